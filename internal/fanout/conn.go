@@ -1,0 +1,686 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/stream"
+)
+
+var (
+	// ErrWriteTimeout: the kernel took no byte for the write timeout.
+	ErrWriteTimeout = errors.New("write timeout: the peer takes no more bytes")
+	// ErrPingTimeout: nothing was heard of the peer after a ping.
+	ErrPingTimeout = errors.New("ping timeout: nothing was heard of the peer")
+	// ErrQueueFull: the private queue has no room.
+	ErrQueueFull = errors.New("the connection's queue is full")
+)
+
+// A Handler knows what the write side does not: what a format looks like, and what to do about lag. Its methods must not
+// block. All but Lagged only append bytes, and must not call back.
+type Handler interface {
+	// Lagged: the message at the subscription's cursor is no longer in the log. It rests until Resume. No lock is held.
+	Lagged(s *Sub, cur stream.Cursor)
+	// Quiet appends what a quiet streaming connection is to be sent as its heartbeat. The caller has the turn.
+	Quiet(dst []byte) []byte
+	// Dropped appends what tells the viewer that Send refused n messages, if its format can say so.
+	Dropped(dst []byte, n int) []byte
+	// Rewrite appends the messages of chunk as this connection alone gets them. It is called only with Options.Rewrite. The
+	// caller has the turn.
+	Rewrite(dst []byte, s *Sub, chunk *stream.Chunk) []byte
+}
+
+// Options describe a connection.
+type Options struct {
+	Socket   Socket
+	Direct   bool   // TryWrite is of use
+	Resident bool   // the goroutine that calls Run writes, nobody else
+	Abort    func() // makes a blocked write return; called at most once
+	Handler  Handler
+	Rewrite  bool // messages are copied through Handler.Rewrite
+	// LastRead returns when the peer was last heard of, in nanoseconds since 1970. It makes the pool send pings.
+	LastRead func() int64
+	Ping     func(dst []byte) []byte              // appends a ping frame
+	Pong     func(dst []byte, data []byte) []byte // appends a pong frame
+}
+
+// A Conn is the write side of one connection.
+type Conn struct {
+	pool  *Pool
+	w     *worker
+	shard int
+	Options
+
+	state    atomic.Uint32 // of the turn: see claim
+	wakeup   chan struct{} // Resident only
+	urgent   atomic.Bool   // something below mu waits to be taken
+	draining atomic.Bool   // ending was set to drain
+
+	// Touched only by whoever has the turn.
+	out      []byte // bytes of ours that go before anything else: a frame is never interrupted
+	off      int    // how much of out has been sent
+	charged  int64  // what of out the budget knows
+	subs     []*Sub
+	turnOf   int // which sub begins: they take turns
+	finished bool
+
+	// Written by whoever has the turn, read by anyone.
+	sent     atomic.Uint64 // bytes
+	messages atomic.Uint64
+	progress atomic.Int64 // when a write that had to wait went on
+	lastOut  atomic.Int64
+
+	// Liveness, touched only by the worker's look.
+	pingAt    int64
+	ackedThen uint64
+
+	mu      sync.Mutex // guards what others ask of the writer
+	ops     []op
+	private []byte // direct messages
+	queued  int    // direct messages in private
+	refused int    // direct messages that found no room, not yet declared
+	taken   int    // bytes of private that are in out
+	pong    []byte
+	hasPong bool
+	ping    bool
+	quiet   bool
+	final   []byte
+	ending  ending
+	drained chan struct{}
+	err     error
+	done    chan struct{} // closed when nothing more will be written
+}
+
+type ending uint8
+
+const (
+	open     ending = iota
+	finish          // final goes at the next frame boundary
+	finalOut        // final is on its way
+	aborted
+)
+
+// Add starts serving a connection.
+func (p *Pool) Add(o Options) *Conn {
+	p.start()
+	i := int(p.next.Add(1)) % len(p.workers)
+	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{})}
+	if o.Resident {
+		c.wakeup = make(chan struct{}, 1)
+	}
+	c.lastOut.Store(time.Now().UnixNano())
+	c.w.mu.Lock()
+	c.w.members[c] = struct{}{}
+	c.w.mu.Unlock()
+	c.w.signal() // arms its timer
+	return c
+}
+
+// Done is closed when the write side is over: the final bytes are out, or it failed.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err is why the write side ended before its final bytes; nil while it has not, or if it did not.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// ended is what a caller gets who comes too late.
+func (c *Conn) ended() error {
+	if err := c.Err(); err != nil {
+		return err
+	}
+	return os.ErrClosed
+}
+
+// Sent returns how many messages and bytes the kernel has taken.
+func (c *Conn) Sent() (messages, bytes uint64) { return c.messages.Load(), c.sent.Load() }
+
+// Send queues a frame for this connection alone.
+func (c *Conn) Send(frame []byte) error {
+	c.mu.Lock()
+	if c.ending != open {
+		c.mu.Unlock()
+		return os.ErrClosed
+	}
+	if len(c.private)+c.taken+len(frame) > c.pool.cfg.PrivateBytes {
+		c.refused++
+		c.urgent.Store(true)
+		c.mu.Unlock()
+		return ErrQueueFull
+	}
+	before := cap(c.private)
+	c.private = append(c.declare(c.private), frame...)
+	grown := cap(c.private) - before
+	c.queued++
+	c.urgent.Store(true)
+	c.mu.Unlock()
+	c.pool.cfg.Budget.Use(int64(grown))
+	c.Wake()
+	return nil
+}
+
+// declare appends the notice of what Send has refused since the last one; mu is held.
+func (c *Conn) declare(dst []byte) []byte {
+	if c.refused == 0 {
+		return dst
+	}
+	n := c.refused
+	c.refused = 0
+	return c.Handler.Dropped(dst, n)
+}
+
+// SendPong asks for a pong. Only the latest one counts (RFC 6455, 5.5.3).
+func (c *Conn) SendPong(data []byte) {
+	c.ask(func() { c.pong, c.hasPong = append(c.pong[:0], data...), true })
+}
+
+// Finish sends the last bytes, after all that is queued for it alone. The first call counts.
+func (c *Conn) Finish(final []byte) {
+	c.ask(func() {
+		if c.ending == open {
+			c.final, c.ending = final, finish
+		}
+	})
+}
+
+// Beat sends what a quiet connection would be sent as its heartbeat, if its format has one.
+func (c *Conn) Beat() { c.ask(func() { c.quiet = true }) }
+
+// CopyMessages sends messages through Handler.Rewrite from now on.
+func (c *Conn) CopyMessages() { c.request(op{kind: opCopy}) }
+
+// Subs returns the subscriptions. Only a Handler may ask, while its caller has the turn.
+func (c *Conn) Subs() []*Sub { return c.subs }
+
+// Drained returns a channel that is closed as soon as everything that its topics hold, and all that is queued, has been sent.
+func (c *Conn) Drained() <-chan struct{} {
+	var ch chan struct{}
+	c.ask(func() {
+		if c.drained == nil {
+			c.drained = make(chan struct{})
+		}
+		c.draining.Store(true)
+		ch = c.drained
+	})
+	return ch
+}
+
+// Abort ends the write side at once.
+func (c *Conn) Abort(err error) {
+	c.mu.Lock()
+	if c.ending == aborted || c.isDone() {
+		c.mu.Unlock()
+		return
+	}
+	c.ending = aborted
+	if c.err == nil {
+		c.err = err
+	}
+	c.urgent.Store(true)
+	c.mu.Unlock()
+	c.Options.Abort()
+	c.Wake()
+}
+
+func (c *Conn) isDone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *Conn) ask(f func()) {
+	c.mu.Lock()
+	f()
+	c.urgent.Store(true)
+	c.mu.Unlock()
+	c.Wake()
+}
+
+func (c *Conn) request(o op) {
+	c.mu.Lock()
+	c.ops = append(c.ops, o)
+	c.urgent.Store(true)
+	c.mu.Unlock()
+	c.Wake()
+}
+
+// The turn. It is free, or somebody has it; and while somebody has it, somebody else may have noted that there is more.
+const (
+	free  = 0
+	taken = 1
+	again = 2
+)
+
+// claim takes the turn, or else leaves a note for whoever has it.
+func (c *Conn) claim() bool {
+	for {
+		switch old := c.state.Load(); {
+		case old == free:
+			if c.state.CompareAndSwap(free, taken) {
+				return true
+			}
+		case old&again != 0:
+			return false
+		default:
+			if c.state.CompareAndSwap(old, old|again) {
+				return false
+			}
+		}
+	}
+}
+
+// release gives the turn back, unless there is a note.
+func (c *Conn) release() bool {
+	if c.state.CompareAndSwap(taken, free) {
+		return true
+	}
+	c.state.Store(taken)
+	return false
+}
+
+// Wake makes sure that somebody looks after the connection soon.
+func (c *Conn) Wake() {
+	if c.Resident {
+		select {
+		case c.wakeup <- struct{}{}:
+		default:
+		}
+		return
+	}
+	if c.claim() {
+		c.w.push(c)
+	}
+}
+
+// serve is Wake for the connection's worker, which can do the work on the spot.
+func (c *Conn) serve() {
+	if c.Resident {
+		c.Wake()
+	} else if c.claim() {
+		c.turn()
+	}
+}
+
+// turn serves a connection whose turn the worker has claimed.
+func (c *Conn) turn() {
+	if !c.Direct {
+		c.pool.wg.Go(c.drain)
+		return
+	}
+	switch c.run(false) {
+	case idle:
+		if !c.release() {
+			c.w.push(c)
+		}
+	case more:
+		c.w.push(c)
+	case blocked:
+		c.pool.wg.Go(c.drain)
+	case over: // the turn is kept for good
+	}
+}
+
+// drain writes, waiting for the socket, until nothing is left. It has the turn.
+func (c *Conn) drain() {
+	for {
+		switch c.run(true) {
+		case idle:
+			if c.release() {
+				return
+			}
+		case over:
+			return
+		}
+	}
+}
+
+// Run serves a Resident connection until its final bytes are out, it fails, or ctx is done.
+func (c *Conn) Run(ctx context.Context) error {
+	for {
+		switch c.run(true) {
+		case idle:
+			select {
+			case <-c.wakeup:
+			case <-ctx.Done():
+				c.Abort(context.Cause(ctx))
+			}
+		case over:
+			return c.Err()
+		}
+	}
+}
+
+type status uint8
+
+const (
+	idle    status = iota // nothing is left to send
+	more                  // there is more, but others want their turn
+	blocked               // the socket takes no more
+	over                  // nothing will be sent any more
+)
+
+// run sends what there is, for one turn's worth of bytes.
+func (c *Conn) run(wait bool) status {
+	if c.finished {
+		return over
+	}
+	for budget := turnBytes; ; {
+		if c.off < len(c.out) {
+			n, err := c.write(c.out[c.off:], wait)
+			if err != nil {
+				return c.fail(err)
+			}
+			c.off += n
+			budget -= n
+			if c.off < len(c.out) {
+				if !wait {
+					return blocked
+				}
+				continue
+			}
+			c.flushed()
+		}
+		if c.urgent.Load() && c.takeUrgent() {
+			continue
+		}
+		if c.finished {
+			return over
+		}
+		if budget <= 0 {
+			return more
+		}
+		n, short, err := c.follow(budget, wait)
+		if err != nil {
+			return c.fail(err)
+		}
+		budget -= n
+		if short && !wait {
+			return blocked
+		}
+		if n == 0 && c.off == len(c.out) && !c.urgent.Load() {
+			if c.draining.Load() {
+				c.tellDrained()
+			}
+			return idle
+		}
+	}
+}
+
+func (c *Conn) write(p []byte, wait bool) (n int, err error) {
+	if !wait {
+		n, err = c.Socket.TryWrite(p)
+	} else {
+		began := time.Now()
+		n, err = c.Socket.WriteSome(p, c.pool.cfg.WriteTimeout)
+		now := time.Now()
+		if n > 0 && now.Sub(began) > time.Millisecond { // it had to wait: the peer has made room
+			c.progress.Store(now.UnixNano())
+		}
+		c.lastOut.Store(now.UnixNano())
+	}
+	if n > 0 {
+		c.sent.Add(uint64(n))
+	}
+	return n, err
+}
+
+// flushed lets go of what out held.
+func (c *Conn) flushed() {
+	if c.charged != 0 {
+		c.pool.cfg.Budget.Use(-c.charged)
+		c.charged = 0
+	}
+	const keep = 512 // a pong or two; more would be held by every idle connection
+	if cap(c.out) > keep {
+		c.out = nil
+	}
+	c.out, c.off = c.out[:0], 0
+}
+
+// takeUrgent moves the next thing that was asked for into out, and reports whether the caller has to look again. The order:
+// control frames, direct messages, what subscriptions were told, the end.
+func (c *Conn) takeUrgent() bool {
+	c.mu.Lock()
+	o, ok := c.pick()
+	c.mu.Unlock()
+	if o.kind != opNone {
+		c.apply(o)
+	}
+	return ok
+}
+
+// pick is takeUrgent under mu. An op that it returns is carried out without it.
+func (c *Conn) pick() (o op, again bool) {
+	c.taken = 0
+	if c.ending == aborted {
+		c.end()
+		return op{}, false
+	}
+	if c.pickControl(); len(c.out) > 0 {
+		return op{}, true
+	}
+	switch {
+	case len(c.private) > 0:
+		c.messages.Add(uint64(c.queued))
+		c.charged, c.taken = int64(cap(c.private)), len(c.private)
+		c.out = c.declare(c.private)
+		c.private, c.queued = nil, 0
+	case c.refused > 0:
+		c.out = c.declare(c.out)
+	case len(c.ops) > 0:
+		o = c.ops[0]
+		c.ops[0] = op{}
+		if c.ops = c.ops[1:]; len(c.ops) == 0 {
+			c.ops = nil
+		}
+	case c.quiet && c.ending == open: // behind ops: it tells where the subscriptions stand
+		c.quiet = false
+		c.out = c.Handler.Quiet(c.out)
+	case c.ending == finish:
+		c.out, c.final, c.ending = c.final, nil, finalOut
+	case c.ending == finalOut:
+		c.end()
+		return op{}, false
+	default:
+		c.urgent.Store(false)
+		return op{}, false
+	}
+	return o, true
+}
+
+// pickControl moves control frames into out, unless the Close frame is out already (RFC 6455, 5.5.1: nothing follows it).
+func (c *Conn) pickControl() {
+	if c.ending == finalOut {
+		return
+	}
+	if c.hasPong {
+		c.hasPong = false
+		c.out = c.Pong(c.out, c.pong)
+	}
+	if c.ping {
+		c.ping = false
+		c.out = c.Options.Ping(c.out)
+	}
+}
+
+// tellDrained is called when nothing is left to send.
+func (c *Conn) tellDrained() {
+	for _, s := range c.subs {
+		if !s.live {
+			return // its catch-up is still coming
+		}
+	}
+	if c.draining.Swap(false) {
+		c.mu.Lock()
+		close(c.drained)
+		c.drained = nil
+		c.mu.Unlock()
+	}
+}
+
+// apply carries out an op.
+func (c *Conn) apply(o op) {
+	s := o.sub
+	if o.kind == opCopy {
+		c.Rewrite = true
+		return
+	}
+	if s.gone && o.kind != opFeed {
+		return
+	}
+	switch o.kind {
+	case opAdd:
+		c.subs = append(c.subs, s)
+	case opResume:
+		s.live, s.cur = true, o.cur
+		s.moved()
+	case opStand:
+		s.cur.Pos = o.cur.Pos
+	case opRemove:
+		c.drop(s)
+	case opFeed:
+		c.take(s)
+	}
+}
+
+// take begins to send what was fed.
+func (c *Conn) take(s *Sub) {
+	c.mu.Lock()
+	chunk := s.pending
+	s.pending = stream.Chunk{}
+	c.mu.Unlock()
+	select {
+	case s.free <- struct{}{}:
+	default:
+	}
+	if s.gone {
+		c.pool.cfg.Budget.Use(-int64(len(chunk.Bytes)))
+		return
+	}
+	c.charged = int64(len(chunk.Bytes))
+	if c.Rewrite {
+		c.out = c.Handler.Rewrite(c.out, s, &chunk)
+	} else {
+		c.out = chunk.Bytes
+	}
+	n, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
+	c.messages.Add(uint64(n))
+}
+
+func (c *Conn) drop(s *Sub) {
+	s.gone, s.live = true, false
+	for i, other := range c.subs {
+		if other == s {
+			c.subs = append(c.subs[:i], c.subs[i+1:]...)
+			return
+		}
+	}
+}
+
+// follow sends what one subscription has at its cursor. It returns how many bytes it dealt with, and whether the socket
+// took less than that.
+func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
+	for range c.subs {
+		if c.turnOf >= len(c.subs) {
+			c.turnOf = 0
+		}
+		s := c.subs[c.turnOf]
+		if !s.live {
+			c.turnOf++
+			continue
+		}
+		chunk, state := s.enc.Next(&s.cur, budget)
+		switch state {
+		case stream.AtHead:
+			c.turnOf++
+			continue
+		case stream.Lost:
+			s.live = false
+			c.turnOf++
+			c.Handler.Lagged(s, s.cur)
+			continue
+		}
+		if c.Rewrite {
+			return c.copied(s, &chunk), false, nil
+		}
+		return c.shared(s, &chunk, wait)
+	}
+	return 0, false, nil
+}
+
+// shared writes a chunk as all viewers of its format get it, without a copy.
+func (c *Conn) shared(s *Sub, chunk *stream.Chunk, wait bool) (int, bool, error) {
+	n := 0
+	if len(chunk.Bytes) > 0 {
+		var err error
+		if n, err = c.write(chunk.Bytes, wait); err != nil {
+			return n, false, err
+		}
+	}
+	sent, rest := chunk.Advance(&s.cur, n)
+	s.moved()
+	c.messages.Add(uint64(sent))
+	if len(rest) > 0 { // the rest of a frame is copied, so that the segment is not held by a slow socket
+		c.out = append(c.out, rest...)
+		c.charged = int64(len(rest))
+		c.pool.cfg.Budget.Use(c.charged)
+	}
+	return max(n, 1), n < len(chunk.Bytes), nil
+}
+
+// copied puts a chunk into out in this connection's own form.
+func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
+	c.out = c.Handler.Rewrite(c.out, s, chunk)
+	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
+	s.moved()
+	c.messages.Add(uint64(sent))
+	return max(len(chunk.Bytes), 1)
+}
+
+// fail ends the write side because of err.
+func (c *Conn) fail(err error) status {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = ErrWriteTimeout
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+	c.end()
+	return over
+}
+
+// end is the last thing that happens to a connection; mu is held, and the turn is kept for good.
+func (c *Conn) end() {
+	c.finished = true
+	c.ending = aborted
+	freed := c.charged + int64(cap(c.private))
+	for _, o := range c.ops {
+		if o.kind == opFeed {
+			freed += int64(len(o.sub.pending.Bytes))
+			o.sub.pending = stream.Chunk{}
+		}
+	}
+	c.out, c.off, c.charged, c.private, c.ops, c.subs, c.final = nil, 0, 0, nil, nil, nil, nil
+	c.pool.cfg.Budget.Use(-freed)
+	close(c.done)
+}
+
+// Remove takes a connection whose write side is over, and whose subscriptions have been removed, out of the pool.
+func (c *Conn) Remove() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	delete(c.w.members, c)
+	c.pool.gone.messages.Add(c.messages.Load())
+	c.pool.gone.bytes.Add(c.sent.Load())
+}

@@ -1,0 +1,452 @@
+package fanout_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/stream"
+	"github.com/tailcast/tailcast/internal/testnet"
+)
+
+// A handler is a fanout.Handler whose lagged viewers go on at the oldest record, after a notice.
+type handler struct{}
+
+func (handler) Lagged(s *fanout.Sub, cur stream.Cursor) {
+	n, _, resume := s.Encoding().Log().Missed(cur)
+	s.Notice(fmt.Appendf(nil, "(missed %d)", n))
+	s.Resume(resume)
+}
+func (handler) Quiet(dst []byte) []byte          { return append(dst, "(quiet)"...) }
+func (handler) Dropped(dst []byte, n int) []byte { return fmt.Appendf(dst, "(dropped %d)", n) }
+func (handler) Rewrite(dst []byte, s *fanout.Sub, c *stream.Chunk) []byte {
+	for i := range c.Len() {
+		dst = append(append(append(dst, s.Name...), ' '), c.Frame(i)...)
+	}
+	return dst
+}
+
+func encode(dst []byte, r *stream.Record) []byte { return fmt.Appendf(dst, "<%d %s>", r.Seq, r.Data) }
+
+// A world is a pool with one topic.
+type world struct {
+	t      testing.TB
+	budget *stream.Budget
+	pool   *fanout.Pool
+	log    *stream.Log
+	topic  *fanout.Topic
+	sent   int
+}
+
+func newWorld(t testing.TB, keep stream.Retention, cfg fanout.Config) *world {
+	w := &world{t: t, budget: stream.NewBudget(0)}
+	cfg.Budget = w.budget
+	if cfg.WriteTimeout == 0 {
+		cfg.WriteTimeout = 10 * time.Second
+	}
+	if cfg.PrivateBytes == 0 {
+		cfg.PrivateBytes = 1000
+	}
+	w.pool = fanout.NewPool(cfg)
+	w.log = stream.NewLog(keep, w.budget)
+	w.topic = w.pool.NewTopic()
+	return w
+}
+
+func (w *world) publish(data ...string) {
+	a := w.log.Begin()
+	for _, d := range data {
+		w.sent++
+		a.Add(stream.Position{Epoch: 1, Offset: uint64(w.sent)}, 1, 0, []byte(d))
+	}
+	a.End(time.Now())
+	w.topic.Wake()
+}
+
+// connect adds a connection over memory; what the client reads goes through the returned conn.
+func (w *world) connect(o fanout.Options) (*fanout.Conn, *testnet.Conn, *testnet.Conn) {
+	client, server := testnet.Pipe(64 << 10)
+	o.Socket, o.Direct = server, true
+	if o.Handler == nil {
+		o.Handler = handler{}
+	}
+	o.Abort = func() { server.Close() }
+	o.Ping = func(dst []byte) []byte { return append(dst, "?!"...) }
+	o.Pong = func(dst, data []byte) []byte { return fmt.Appendf(dst, "(pong %s)", data) }
+	return w.pool.Add(o), client, server
+}
+
+func (w *world) subscribe(c *fanout.Conn, name string) *fanout.Sub {
+	s := c.Subscribe(name, w.topic, w.log.Encoding("test", encode), nil)
+	s.Resume(w.log.Oldest())
+	return s
+}
+
+// expect reads exactly want.
+func expect(t testing.TB, r io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(r, got); err != nil || string(got) != want {
+		t.Fatalf("read %q, %v; want %q", got[:n], err, want)
+	}
+}
+
+func finish(c *fanout.Conn, subs ...*fanout.Sub) {
+	c.Finish([]byte("(end)"))
+	<-c.Done()
+	for _, s := range subs {
+		s.Remove()
+	}
+	c.Remove()
+}
+
+func TestMessagesArriveOnceAndInOrderThroughShortWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 2})
+		c, client, server := w.connect(fanout.Options{})
+		rng := rand.New(rand.NewPCG(1, 2))
+		for range 300 {
+			if rng.IntN(4) == 0 {
+				server.Script(testnet.Block())
+			} else {
+				server.Script(testnet.Take(1 + rng.IntN(30)))
+			}
+		}
+		s := w.subscribe(c, "t")
+		var want bytes.Buffer
+		for i := range 1000 {
+			data := fmt.Sprint("message ", i)
+			w.publish(data)
+			fmt.Fprintf(&want, "<%d %s>", i+1, data)
+			if i%50 == 0 {
+				synctest.Wait()
+			}
+		}
+		expect(t, client, want.String())
+		finish(c, s)
+		expect(t, client, "(end)")
+		w.pool.Close()
+	})
+}
+
+func TestControlFramesOvertakeDataAtFrameBoundaries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		c, client, server := w.connect(fanout.Options{})
+		server.Script(testnet.Take(5), testnet.Pause(time.Second))
+		s := w.subscribe(c, "t")
+		w.publish("first", "second", "third")
+		synctest.Wait() // five bytes of the first frame are out
+		c.SendPong([]byte("old"))
+		c.SendPong([]byte("new"))
+		if err := c.Send([]byte("(direct)")); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, client, "<1 first>(pong new)(direct)<2 second><3 third>")
+		finish(c, s)
+		expect(t, client, "(end)")
+		w.pool.Close()
+	})
+}
+
+func TestNothingFollowsTheLastBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		c, client, _ := w.connect(fanout.Options{})
+		s := w.subscribe(c, "t")
+		w.publish("a")
+		expect(t, client, "<1 a>")
+		finish(c, s)
+		w.publish("b")
+		c.SendPong(nil)
+		if err := c.Send([]byte("x")); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("Send after the end: %v", err)
+		}
+		synctest.Wait()
+		expect(t, client, "(end)")
+		if n := client.Unread(); n != 0 {
+			t.Errorf("%d bytes follow", n)
+		}
+		w.pool.Close()
+	})
+}
+
+func TestAStalledPeerEndsWithErrWriteTimeoutAndHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		stalled, _, server := w.connect(fanout.Options{})
+		server.Stall()
+		s1 := w.subscribe(stalled, "t")
+		healthy, client, _ := w.connect(fanout.Options{})
+		s2 := w.subscribe(healthy, "t")
+		start := time.Now()
+		w.publish("a")
+		expect(t, client, "<1 a>")
+		if d := time.Since(start); d != 0 {
+			t.Errorf("the healthy one waited %v", d)
+		}
+		<-stalled.Done()
+		if err := stalled.Err(); !errors.Is(err, fanout.ErrWriteTimeout) {
+			t.Errorf("Err = %v", err)
+		}
+		if d := time.Since(start); d != 10*time.Second {
+			t.Errorf("it took %v", d)
+		}
+		finish(stalled, s1)
+		finish(healthy, s2)
+		w.pool.Close()
+		if n := w.budget.Used() - logSize(w); n != 0 {
+			t.Errorf("%d bytes are still accounted for", n)
+		}
+	})
+}
+
+// logSize frees the log and says how much that was.
+func logSize(w *world) int64 {
+	before := w.budget.Used()
+	w.budget.Remove(w.log)
+	return before - w.budget.Used()
+}
+
+func TestAViewerThatFallsOutOfTheLogIsToldOnceHowMuchItMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{Messages: 10}, fanout.Config{Workers: 1})
+		c, client, server := w.connect(fanout.Options{})
+		server.Stall()
+		s := w.subscribe(c, "t")
+		w.publish("0")
+		synctest.Wait()
+		var last string
+		for i := range 30 {
+			w.publish(fmt.Sprint(i + 1))
+			if i >= 20 {
+				last += fmt.Sprintf("<%d %d>", i+2, i+1)
+			}
+		}
+		server.Resume()
+		expect(t, client, "<1 0>(missed 20)"+last)
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+func TestAFullPrivateQueueRefusesAndTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1, PrivateBytes: 10})
+		c, client, server := w.connect(fanout.Options{})
+		server.Stall()
+		for i, want := range []error{nil, nil, fanout.ErrQueueFull, fanout.ErrQueueFull} {
+			if err := c.Send([]byte("12345")); !errors.Is(err, want) {
+				t.Errorf("Send %d: %v, want %v", i, err, want)
+			}
+		}
+		synctest.Wait()
+		server.Resume()
+		expect(t, client, "1234512345(dropped 2)")
+		if err := c.Send([]byte("again")); err != nil {
+			t.Error(err)
+		}
+		expect(t, client, "again")
+		finish(c)
+		w.pool.Close()
+	})
+}
+
+func TestASilentPeerIsPingedAndGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second})
+		var mu sync.Mutex
+		heard := time.Now()
+		c, client, _ := w.connect(fanout.Options{LastRead: func() int64 {
+			mu.Lock()
+			defer mu.Unlock()
+			return heard.UnixNano()
+		}})
+		start := time.Now()
+		expect(t, client, "?!")
+		if d := time.Since(start); d < 25*time.Second || d > 26*time.Second {
+			t.Errorf("pinged after %v", d)
+		}
+		time.Sleep(5 * time.Second)
+		mu.Lock()
+		heard = time.Now() // the pong
+		mu.Unlock()
+		expect(t, client, "?!")
+		<-c.Done()
+		if err := c.Err(); !errors.Is(err, fanout.ErrPingTimeout) {
+			t.Errorf("Err = %v", err)
+		}
+		if d := time.Since(start); d < 65*time.Second || d > 69*time.Second {
+			t.Errorf("given up after %v", d)
+		}
+		finish(c)
+		w.pool.Close()
+	})
+}
+
+func TestASlowPeerThatMovesIsNotGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second})
+		begin := time.Now().UnixNano()
+		c, client, _ := w.connect(fanout.Options{LastRead: func() int64 { return begin }}) // never says a word
+		s := w.subscribe(c, "t")
+		data := string(bytes.Repeat([]byte("x"), 1000))
+		for range 1000 {
+			w.publish(data)
+		}
+		buf := make([]byte, 1000)
+		for range 600 { // a megabyte at 2 KB/s takes 8 minutes
+			time.Sleep(500 * time.Millisecond)
+			if _, err := io.ReadFull(client, buf); err != nil {
+				t.Fatalf("after %d reads: %v, %v", time.Now().UnixNano()-begin, err, c.Err())
+			}
+		}
+		c.Abort(io.ErrClosedPipe)
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+func TestFedMessagesComeBeforeTheLogTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		w.publish("live")
+		c, client, _ := w.connect(fanout.Options{})
+		s := c.Subscribe("t", w.topic, w.log.Encoding("test", encode), nil)
+		for i := range 100 {
+			text := fmt.Appendf(nil, "[%d]", i)
+			chunk := stream.NewChunk(text, []uint32{uint32(len(text))}, []stream.Position{{Epoch: 9, Offset: uint64(i)}})
+			if err := s.Feed(t.Context(), chunk); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Resume(w.log.Oldest())
+		var want bytes.Buffer
+		for i := range 100 {
+			fmt.Fprintf(&want, "[%d]", i)
+		}
+		expect(t, client, want.String()+"<1 live>")
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+func TestDrainedWaitsForEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		c, client, server := w.connect(fanout.Options{})
+		server.Stall()
+		s := w.subscribe(c, "t")
+		w.publish("a", "b")
+		drained := c.Drained()
+		synctest.Wait()
+		select {
+		case <-drained:
+			t.Error("drained, and nothing was taken")
+		default:
+		}
+		server.Resume()
+		<-drained
+		expect(t, client, "<1 a><2 b>")
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+func TestARandomProgramReachesEveryViewer(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) { randomProgram(t, seed) })
+	}
+}
+
+// randomProgram publishes, stalls, scripts short writes, sends and pings at random, over several connections, and checks
+// that each viewer reads every message once, in order.
+func randomProgram(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1 + rng.IntN(3), PrivateBytes: 1 << 20})
+	type peer struct {
+		c      *fanout.Conn
+		s      *fanout.Sub
+		server *testnet.Conn
+		direct int
+		got    bytes.Buffer
+		done   chan struct{}
+	}
+	var peers []*peer
+	for range 1 + rng.IntN(5) {
+		p := &peer{done: make(chan struct{})}
+		var client *testnet.Conn
+		p.c, client, p.server = w.connect(fanout.Options{})
+		p.s = w.subscribe(p.c, "t")
+		go func() { io.Copy(&p.got, client); close(p.done) }()
+		peers = append(peers, p)
+	}
+	for range 200 {
+		p := peers[rng.IntN(len(peers))]
+		switch rng.IntN(8) {
+		case 0:
+			p.server.Stall()
+		case 1, 2:
+			p.server.Resume()
+		case 3:
+			p.server.Script(testnet.Take(1+rng.IntN(20)), testnet.Block(), testnet.Take(1))
+		case 4:
+			p.direct++
+			if err := p.c.Send(fmt.Appendf(nil, "{%d}", p.direct)); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			for range rng.IntN(30) {
+				w.publish("some text")
+			}
+		}
+		if rng.IntN(3) == 0 {
+			synctest.Wait()
+		}
+	}
+	for _, p := range peers {
+		p.server.Resume()
+		<-p.c.Drained()
+		finish(p.c, p.s)
+		p.server.Close()
+		<-p.done
+		checkPeer(t, p.got.String(), w.sent, p.direct)
+	}
+	w.pool.Close()
+}
+
+func checkPeer(t *testing.T, got string, messages, direct int) {
+	t.Helper()
+	r := bytes.NewReader([]byte(got))
+	for m, d := 0, 0; ; {
+		var n int
+		switch b, _ := r.ReadByte(); b {
+		case '<':
+			if _, err := fmt.Fscanf(r, "%d some text>", &n); err != nil || n != m+1 {
+				t.Fatalf("message %d after %d, %v", n, m, err)
+			}
+			m++
+		case '{':
+			if _, err := fmt.Fscanf(r, "%d}", &n); err != nil || n != d+1 {
+				t.Fatalf("direct message %d after %d, %v", n, d, err)
+			}
+			d++
+		case '(':
+			rest, _ := io.ReadAll(r)
+			if string(rest) != "end)" || m != messages || d != direct {
+				t.Fatalf("the end %q after %d of %d messages, %d of %d direct ones", rest, m, messages, d, direct)
+			}
+			return
+		default:
+			t.Fatalf("garbage %q after %d messages", b, m)
+		}
+	}
+}

@@ -1,0 +1,265 @@
+// Package fanout owns the write side of every connection.
+//
+// A connection's bytes are written by whoever has its turn: a worker of the pool, without blocking; a goroutine, once the
+// socket would block; or, for a streaming response, the goroutine of its handler. There is one turn at a time and it is
+// handed over, never shared, so that no lock is held while a byte is written.
+package fanout
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/stream"
+)
+
+// Config holds what all connections of a pool share.
+type Config struct {
+	Workers      int           // 0 = GOMAXPROCS
+	WriteTimeout time.Duration // without a byte taken
+	PingInterval time.Duration // 0 = no pings
+	PongTimeout  time.Duration
+	Heartbeat    time.Duration // of streaming responses; 0 = none
+	PrivateBytes int           // what Send may queue per connection
+	Budget       *stream.Budget
+}
+
+// turnBytes is what one connection may send before the others of its worker get their turn.
+const turnBytes = 64 << 10
+
+// A Pool is a set of workers and the connections they serve. Goroutines start with the first connection.
+type Pool struct {
+	cfg     Config
+	workers []*worker
+	started sync.Once
+	stop    chan struct{}
+	stopped sync.Once
+	wg      sync.WaitGroup
+	next    atomic.Uint32 // spreads connections over workers
+
+	gone struct { // counters of connections that have ended
+		messages, bytes atomic.Uint64
+	}
+}
+
+// NewPool returns a pool without goroutines.
+func NewPool(cfg Config) *Pool {
+	if cfg.Workers == 0 {
+		cfg.Workers = runtime.GOMAXPROCS(0)
+	}
+	p := &Pool{cfg: cfg, stop: make(chan struct{})}
+	for range cfg.Workers {
+		p.workers = append(p.workers, &worker{
+			pool: p, wake: make(chan struct{}, 1), members: make(map[*Conn]struct{}),
+		})
+	}
+	return p
+}
+
+func (p *Pool) start() {
+	p.started.Do(func() {
+		for _, w := range p.workers {
+			p.wg.Go(w.run)
+		}
+	})
+}
+
+// Close ends the workers and waits for them and for every goroutine that still writes. All connections must have ended.
+func (p *Pool) Close() {
+	p.stopped.Do(func() { close(p.stop) })
+	p.wg.Wait()
+}
+
+// Sent returns the messages and bytes that were handed to the kernel by all connections so far.
+func (p *Pool) Sent() (messages, bytes uint64) {
+	messages, bytes = p.gone.messages.Load(), p.gone.bytes.Load()
+	for _, w := range p.workers {
+		w.mu.Lock()
+		for c := range w.members {
+			messages += c.messages.Load()
+			bytes += c.sent.Load()
+		}
+		w.mu.Unlock()
+	}
+	return messages, bytes
+}
+
+// tick is how often liveness is looked at: a tenth of the shortest interval, between 10 ms and 1 s.
+func (p *Pool) tick() time.Duration {
+	d := 10 * time.Second
+	for _, v := range []time.Duration{p.cfg.PingInterval, p.cfg.PongTimeout, p.cfg.Heartbeat} {
+		if v > 0 {
+			d = min(d, v)
+		}
+	}
+	return max(d/10, 10*time.Millisecond)
+}
+
+// A worker serves its share of the connections.
+type worker struct {
+	pool *Pool
+	wake chan struct{}
+
+	mu      sync.Mutex // guards the rest
+	topics  []*shard   // that have something new
+	conns   []*Conn    // whose turn it is; their turn is claimed for the worker
+	members map[*Conn]struct{}
+}
+
+func (w *worker) run() {
+	var (
+		topics []*shard
+		conns  []*Conn
+		subs   []*Sub
+	)
+	tick := w.pool.tick()
+	timer := time.NewTimer(tick)
+	timer.Stop()
+	armed := false
+	for {
+		select {
+		case <-w.pool.stop:
+			timer.Stop()
+			return
+		case <-w.wake:
+		case now := <-timer.C:
+			armed = false
+			w.look(now)
+		}
+		w.mu.Lock()
+		topics, w.topics = w.topics, topics[:0]
+		conns, w.conns = w.conns, conns[:0]
+		if !armed && len(w.members) > 0 {
+			timer.Reset(tick)
+			armed = true
+		}
+		w.mu.Unlock()
+		for _, s := range topics {
+			subs = s.snapshot(subs)
+			for _, sub := range subs {
+				sub.conn.serve()
+			}
+			clear(subs)
+		}
+		for _, c := range conns {
+			c.turn()
+		}
+		clear(topics)
+		clear(conns)
+	}
+}
+
+// look checks the liveness of every member.
+func (w *worker) look(now time.Time) {
+	w.mu.Lock()
+	members := make([]*Conn, 0, len(w.members))
+	for c := range w.members {
+		members = append(members, c)
+	}
+	w.mu.Unlock()
+	for _, c := range members {
+		c.look(now)
+	}
+}
+
+func (w *worker) push(c *Conn) {
+	w.mu.Lock()
+	w.conns = append(w.conns, c)
+	w.mu.Unlock()
+	w.signal()
+}
+
+func (w *worker) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// A Topic is the set of subscriptions that wake up together, a shard for each worker.
+type Topic struct {
+	pool   *Pool
+	shards []shard
+}
+
+type shard struct {
+	w     *worker
+	dirty atomic.Bool // it is in w.topics
+	count atomic.Int32
+
+	mu   sync.Mutex
+	subs []*Sub
+}
+
+// NewTopic returns an empty topic.
+func (p *Pool) NewTopic() *Topic {
+	t := &Topic{pool: p, shards: make([]shard, len(p.workers))}
+	for i := range t.shards {
+		t.shards[i].w = p.workers[i]
+	}
+	return t
+}
+
+// Wake tells the workers that the topic's log has grown. It does not wait for anything.
+func (t *Topic) Wake() {
+	for i := range t.shards {
+		s := &t.shards[i]
+		if s.count.Load() == 0 || s.dirty.Swap(true) {
+			continue
+		}
+		s.w.mu.Lock()
+		s.w.topics = append(s.w.topics, s)
+		s.w.mu.Unlock()
+		s.w.signal()
+	}
+}
+
+// Len is the number of subscriptions.
+func (t *Topic) Len() int {
+	n := 0
+	for i := range t.shards {
+		n += int(t.shards[i].count.Load())
+	}
+	return n
+}
+
+// Each calls f for every subscription.
+func (t *Topic) Each(f func(*Sub)) {
+	var subs []*Sub
+	for i := range t.shards {
+		t.shards[i].mu.Lock()
+		subs = append(subs, t.shards[i].subs...)
+		t.shards[i].mu.Unlock()
+	}
+	for _, s := range subs {
+		f(s)
+	}
+}
+
+// snapshot copies the subscriptions into buf, after taking back the mark: what comes later marks it again.
+func (s *shard) snapshot(buf []*Sub) []*Sub {
+	s.dirty.Store(false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(buf[:0], s.subs...)
+}
+
+func (s *shard) add(sub *Sub) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub.index = len(s.subs)
+	s.subs = append(s.subs, sub)
+	s.count.Add(1)
+}
+
+func (s *shard) remove(sub *Sub) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.subs) - 1
+	s.subs[sub.index] = s.subs[last]
+	s.subs[sub.index].index = sub.index
+	s.subs[last] = nil
+	s.subs = s.subs[:last]
+	s.count.Add(-1)
+}

@@ -1,0 +1,150 @@
+package fanout
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/stream"
+)
+
+// A Sub is one connection's subscription to one topic. It rests until Resume: then the fan-out sends what comes at its
+// cursor, until the log no longer has it; then it rests again, and the Handler says how it goes on.
+type Sub struct {
+	Name  string // of the topic
+	Owner any    // whatever the hub keeps beside it
+
+	conn  *Conn
+	topic *Topic
+	enc   *stream.Encoding
+	index int // in its shard, guarded by shard.mu
+
+	// Touched only by whoever has the connection's turn.
+	live bool
+	gone bool
+	cur  stream.Cursor
+
+	// The cursor as the last turn left it, for others to read.
+	seq, cum atomic.Uint64
+
+	pending stream.Chunk  // fed, and not yet taken; guarded by conn.mu
+	free    chan struct{} // a token when pending has been taken
+}
+
+// Subscribe adds a resting subscription.
+func (c *Conn) Subscribe(name string, t *Topic, enc *stream.Encoding, owner any) *Sub {
+	s := &Sub{Name: name, Owner: owner, conn: c, topic: t, enc: enc, free: make(chan struct{}, 1)}
+	c.request(op{sub: s, kind: opAdd})
+	t.shards[c.shard].add(s)
+	return s
+}
+
+// Conn returns the connection that it belongs to.
+func (s *Sub) Conn() *Conn { return s.conn }
+
+// Encoding returns what it reads.
+func (s *Sub) Encoding() *stream.Encoding { return s.enc }
+
+// Resume lets the fan-out go on at cur.
+func (s *Sub) Resume(cur stream.Cursor) {
+	s.conn.request(op{sub: s, kind: opResume, cur: cur})
+}
+
+// Stand says which position the viewer has seen, of a subscription that rests.
+func (s *Sub) Stand(pos stream.Position) {
+	s.conn.request(op{sub: s, kind: opStand, cur: stream.Cursor{Pos: pos}})
+}
+
+// Feed queues messages that do not come from the log, and waits while a turn's worth of them is queued. They belong to the
+// connection from then on.
+func (s *Sub) Feed(ctx context.Context, chunk stream.Chunk) error {
+	for !s.offer(chunk, turnBytes) {
+		select {
+		case <-s.free:
+		case <-s.conn.done:
+			return s.conn.ended()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// Notice is Feed for one frame that has no position, such as a declared loss. It does not wait.
+func (s *Sub) Notice(frame []byte) {
+	s.offer(stream.NewChunk(frame, []uint32{uint32(len(frame))}, make([]stream.Position, 1)), math.MaxInt)
+}
+
+// offer queues chunk behind what is pending, unless that makes more than limit.
+func (s *Sub) offer(chunk stream.Chunk, limit int) bool {
+	c := s.conn
+	c.mu.Lock()
+	if c.isDone() {
+		c.mu.Unlock()
+		return limit == math.MaxInt // nobody will take it: Feed finds out why
+	}
+	first := s.pending.Len() == 0
+	if !first && len(s.pending.Bytes)+len(chunk.Bytes) > limit {
+		c.mu.Unlock()
+		return false
+	}
+	s.pending.Append(chunk)
+	if first {
+		c.ops = append(c.ops, op{sub: s, kind: opFeed})
+	}
+	c.urgent.Store(true)
+	c.mu.Unlock()
+	c.pool.cfg.Budget.Use(int64(len(chunk.Bytes)))
+	c.Wake()
+	return true
+}
+
+// Remove ends the subscription.
+func (s *Sub) Remove() {
+	s.detach()
+	s.conn.request(op{sub: s, kind: opRemove})
+}
+
+// detach takes it out of its topic; it is called once.
+func (s *Sub) detach() {
+	s.topic.shards[s.conn.shard].remove(s)
+	s.enc.Leave(time.Now())
+}
+
+// Lag is how many messages and payload bytes of the log have not been sent; false before the first Resume.
+func (s *Sub) Lag() (messages, bytes uint64, ok bool) {
+	seq := s.seq.Load()
+	if seq == 0 {
+		return 0, 0, false
+	}
+	messages, bytes = s.enc.Log().Lag(stream.Cursor{Seq: seq, Cum: s.cum.Load()})
+	return messages, bytes, true
+}
+
+// Cursor is where it stands. Only a Handler, during its turn, may ask.
+func (s *Sub) Cursor() stream.Cursor { return s.cur }
+
+func (s *Sub) moved() {
+	s.seq.Store(s.cur.Seq)
+	s.cum.Store(s.cur.Cum)
+}
+
+// An op is something that others ask of the goroutine that has the turn.
+type op struct {
+	sub  *Sub
+	kind opKind
+	cur  stream.Cursor
+}
+
+type opKind uint8
+
+const (
+	opNone opKind = iota
+	opAdd
+	opCopy
+	opResume
+	opStand
+	opFeed
+	opRemove
+)

@@ -1,0 +1,152 @@
+package stream
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A Budget bounds the memory of all logs and encodings of a hub, and what else is accounted for in it. Over the limit the
+// coldest encodings go first, then the oldest records, then the rest of the encodings.
+type Budget struct {
+	limit int64
+	used  atomic.Int64
+	clock atomic.Uint64 // counts reclaims: a segment that was read since the last one is warm
+
+	reclaiming sync.Mutex
+	mu         sync.Mutex // guards logs
+	logs       map[*Log]struct{}
+}
+
+// NewBudget returns a budget of limit bytes; 0 is no limit.
+func NewBudget(limit int64) *Budget {
+	b := &Budget{limit: limit, logs: make(map[*Log]struct{})}
+	b.clock.Store(1)
+	return b
+}
+
+// Used returns how many bytes are accounted for.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Limit returns the limit, 0 if there is none.
+func (b *Budget) Limit() int64 { return b.limit }
+
+// Use accounts for n bytes more (or less) that somebody else holds, such as a private queue.
+func (b *Budget) Use(n int64) { b.use(n) }
+
+func (b *Budget) add(l *Log) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.logs[l] = struct{}{}
+}
+
+// Remove takes l, which nobody uses any more, out of the budget.
+func (b *Budget) Remove(l *Log) {
+	b.mu.Lock()
+	delete(b.logs, l)
+	b.mu.Unlock()
+	l.mu.Lock()
+	for _, blk := range l.blocks {
+		l.grown -= blk.size()
+	}
+	grown := l.grown
+	l.blocks, l.grown = nil, 0
+	l.first, l.firstCum, l.before = l.next, l.cum, l.last
+	encodings := l.encodingsLocked()
+	l.mu.Unlock()
+	for _, e := range encodings {
+		e.trim(^uint64(0))
+	}
+	b.free(-grown)
+}
+
+func (b *Budget) free(n int64) { b.used.Add(-n) }
+
+// use accounts for n bytes and reclaims if that is too much. The caller holds no lock of this package.
+func (b *Budget) use(n int64) {
+	if b.used.Add(n) <= b.limit || b.limit == 0 || n <= 0 {
+		return
+	}
+	if b.reclaiming.TryLock() {
+		b.reclaim(b.limit - b.limit/8)
+		b.reclaiming.Unlock()
+	}
+}
+
+func (b *Budget) reclaim(target int64) {
+	clock := b.clock.Add(1) - 1
+	logs := b.list()
+	b.dropSegments(logs, clock)
+	for b.used.Load() > target {
+		l := oldestLog(logs)
+		if l == nil {
+			break
+		}
+		l.dropBlock()
+	}
+	if b.used.Load() > b.limit {
+		b.dropSegments(logs, ^uint64(0))
+	}
+}
+
+func (b *Budget) list() []*Log {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	logs := make([]*Log, 0, len(b.logs))
+	for l := range b.logs {
+		logs = append(logs, l)
+	}
+	return logs
+}
+
+func (b *Budget) dropSegments(logs []*Log, clock uint64) {
+	for _, l := range logs {
+		l.mu.Lock()
+		encodings := l.encodingsLocked()
+		l.mu.Unlock()
+		for _, e := range encodings {
+			b.free(e.drop(clock))
+		}
+	}
+}
+
+// oldestLog returns the log with the oldest block that may go: each log keeps the block it is writing to.
+func oldestLog(logs []*Log) *Log {
+	var oldest *Log
+	when := int64(0)
+	for _, l := range logs {
+		l.mu.Lock()
+		if len(l.blocks) > 1 {
+			if t := l.blocks[0].recs[0].time; oldest == nil || t < when {
+				oldest, when = l, t
+			}
+		}
+		l.mu.Unlock()
+	}
+	return oldest
+}
+
+// dropBlock forgets the oldest block of l and what was encoded of it.
+func (l *Log) dropBlock() {
+	l.mu.Lock()
+	if len(l.blocks) > 1 {
+		b := l.blocks[0]
+		l.first = b.next()
+		l.firstCum = b.cum + uint64(len(b.data))
+		for i := len(b.recs) - 1; i >= 0; i-- {
+			if p := b.recs[i].pos; p != (Position{}) {
+				l.before = p
+				break
+			}
+		}
+		l.dropOldest()
+	}
+	first := l.first
+	encodings := l.encodingsLocked()
+	grown := l.grown
+	l.grown = 0
+	l.mu.Unlock()
+	for _, e := range encodings {
+		e.trim(first)
+	}
+	l.budget.free(-grown)
+}

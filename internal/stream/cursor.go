@@ -1,0 +1,108 @@
+package stream
+
+// State says what a reader finds at a cursor.
+type State uint8
+
+const (
+	Ready  State = iota // there is something to send
+	AtHead              // everything has been sent
+	Lost                // the next record is no longer kept
+)
+
+// A Cursor is where a viewer stands in a topic, always between two messages. It is a plain value that its owner keeps; no
+// memory of the log hangs on it.
+type Cursor struct {
+	Seq uint64   // of the next message to send
+	Pos Position // of the last message that was sent: where a resume or a catch-up goes on
+	Cum uint64   // payload bytes before Seq
+}
+
+// At returns a cursor before record seq, moved into what is kept.
+func (l *Log) At(seq uint64) Cursor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at(min(max(seq, l.first), l.next))
+}
+
+// at is At for a seq within the bounds.
+func (l *Log) at(seq uint64) Cursor {
+	c := Cursor{Seq: seq, Pos: l.before, Cum: l.firstCum}
+	if seq == l.next {
+		c.Pos, c.Cum = l.last, l.cum
+		return c
+	}
+	if seq == l.first {
+		return c
+	}
+	b := l.blockOf(seq)
+	i := int(seq - b.first)
+	c.Cum = b.cum + uint64(b.start(i))
+	for s := seq - 1; s >= l.first; s-- { // a declared gap may have no position: then it is that of the record before it
+		b := l.blockOf(s)
+		if p := b.recs[s-b.first].pos; p != (Position{}) {
+			c.Pos = p
+			break
+		}
+	}
+	return c
+}
+
+// Newest returns a cursor before the n newest records, or at the head for n = 0.
+func (l *Log) Newest(n int) Cursor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seq := l.first
+	if uint64(n) < l.next-l.first {
+		seq = l.next - uint64(n)
+	}
+	return l.at(seq)
+}
+
+// Oldest returns a cursor at the oldest record that is kept.
+func (l *Log) Oldest() Cursor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at(l.first)
+}
+
+// After returns a cursor just after the message at p, and whether that message, or the place where the log begins, is known.
+func (l *Log) After(p Position) (Cursor, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p == (Position{}) {
+		return Cursor{}, false
+	}
+	for n := len(l.blocks) - 1; n >= 0; n-- {
+		b := l.blocks[n]
+		i := b.find(p)
+		if i < 0 {
+			continue
+		}
+		seq := b.first + uint64(i) + 1
+		if seq < l.first {
+			break
+		}
+		return l.at(seq), true
+	}
+	if p == l.before {
+		return l.at(l.first), true
+	}
+	return Cursor{}, false
+}
+
+// Lag is how far c is behind: messages and payload bytes, exact also where the records are no longer kept.
+func (l *Log) Lag(c Cursor) (messages, bytes uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next - min(c.Seq, l.next), l.cum - min(c.Cum, l.cum)
+}
+
+// Missed is what lies between c and the oldest record that is kept, and a cursor at that record.
+func (l *Log) Missed(c Cursor) (messages, bytes uint64, resume Cursor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.Seq >= l.first {
+		return 0, 0, c
+	}
+	return l.first - c.Seq, l.firstCum - c.Cum, l.at(l.first)
+}

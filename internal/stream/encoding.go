@@ -1,0 +1,226 @@
+package stream
+
+import (
+	"sort"
+	"sync"
+	"time"
+)
+
+// An Encoder appends the form of r that is ready for a socket. It may append nothing. It keeps neither dst nor r.
+type Encoder func(dst []byte, r *Record) []byte
+
+// An Encoding is one log in one socket-ready form. Its segments are derived on demand by whoever needs them first, and
+// shared by all viewers of that form; any of them can be dropped and derived again. Its methods may be called concurrently.
+type Encoding struct {
+	key    string
+	log    *Log
+	encode Encoder
+
+	mu       sync.Mutex
+	segments []*segment // ascending, not overlapping; there may be holes between them
+	viewers  int
+	leftAt   time.Time // when the last viewer went
+	scratch  Record    // so that encode's argument is not allocated for each record
+}
+
+// A segment is a run of encoded records of one block. Like a block's, its slices only grow, and what is below their length
+// never changes.
+type segment struct {
+	first uint64 // seq of its first record
+	block *block // keeps the seqs apart: a segment never spans two blocks
+	cum   uint64 // payload bytes of the log before the block
+	skip  int    // index in the block of its first record
+	recs  []rec  // the block's index up to the last record that is encoded here
+	buf   []byte
+	ends  []uint32 // the end in buf of each record
+	full  bool     // the record after the last one belongs to another segment
+	used  uint64   // the budget's clock when it was last read
+}
+
+func (s *segment) next() uint64 { return s.first + uint64(len(s.ends)) }
+
+func (s *segment) start(i int) uint32 {
+	if i == 0 {
+		return 0
+	}
+	return s.ends[i-1]
+}
+
+func (s *segment) size() int64 {
+	const header = 160
+	return header + int64(cap(s.buf)) + 4*int64(cap(s.ends))
+}
+
+// Encoding returns the log's encoding of that key, made with encode if it does not exist. Each call counts as one viewer,
+// until Leave.
+func (l *Log) Encoding(key string, encode Encoder) *Encoding {
+	l.mu.Lock()
+	e := l.encodings[key]
+	if e == nil {
+		e = &Encoding{key: key, log: l, encode: encode}
+		l.encodings[key] = e
+	}
+	l.mu.Unlock()
+	e.mu.Lock()
+	e.viewers++
+	e.mu.Unlock()
+	return e
+}
+
+// Leave takes back one Encoding call.
+func (e *Encoding) Leave(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.viewers--
+	e.leftAt = now
+}
+
+// Log returns the log that it is an encoding of.
+func (e *Encoding) Log() *Log { return e.log }
+
+func (e *Encoding) abandoned(now time.Time, linger time.Duration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.viewers == 0 && now.Sub(e.leftAt) >= linger
+}
+
+// Next returns what comes at c: as many whole messages as fit into limit bytes, at least one. It does not move c: see
+// Chunk.Advance.
+func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
+	if c.Seq >= e.log.head.Load() {
+		return Chunk{}, AtHead
+	}
+	e.mu.Lock()
+	s, grown, state := e.locate(c.Seq)
+	if state != Ready {
+		e.mu.Unlock()
+		return Chunk{}, state
+	}
+	s.used = e.log.budget.clock.Load()
+	chunk := s.chunk(int(c.Seq-s.first), limit)
+	e.mu.Unlock()
+	if grown != 0 {
+		e.log.budget.use(grown)
+	}
+	return chunk, Ready
+}
+
+// locate returns the segment that holds seq, deriving it if need be, and by how much memory grew.
+func (e *Encoding) locate(seq uint64) (*segment, int64, State) {
+	i := len(e.segments) // the number of segments that begin at or before seq
+	if i > 0 && e.segments[i-1].first > seq {
+		i = sort.Search(len(e.segments), func(i int) bool { return e.segments[i].first > seq })
+	}
+	if i > 0 {
+		if s := e.segments[i-1]; seq < s.next() {
+			return s, 0, Ready
+		} else if seq == s.next() && !s.full {
+			grown, state := e.extend(s, e.stopBefore(i))
+			if state != Ready || seq < s.next() {
+				return s, grown, state
+			} // else the block had ended: the record is in the next one
+		}
+	}
+	return e.insert(i, seq)
+}
+
+// stopBefore is where a segment before index i has to end.
+func (e *Encoding) stopBefore(i int) uint64 {
+	if i < len(e.segments) {
+		return e.segments[i].first
+	}
+	return ^uint64(0)
+}
+
+// insert derives a new segment that begins at seq, at index i.
+func (e *Encoding) insert(i int, seq uint64) (*segment, int64, State) {
+	v, state := e.log.view(seq)
+	if state != Ready {
+		return nil, 0, state
+	}
+	s := &segment{first: seq, block: v.block, cum: v.block.cum, skip: v.index}
+	e.segments = append(e.segments, nil)
+	copy(e.segments[i+1:], e.segments[i:])
+	e.segments[i] = s
+	return s, s.size() + e.fill(s, &v, e.stopBefore(i+1)), Ready
+}
+
+// extend adds what the log has got since to a segment.
+func (e *Encoding) extend(s *segment, stop uint64) (int64, State) {
+	v, state := e.log.view(s.next())
+	if state != Ready {
+		return 0, state
+	}
+	if v.block != s.block {
+		s.full = true
+		return 0, Ready
+	}
+	return e.fill(s, &v, stop), Ready
+}
+
+// fill encodes the records of v from its index up to stop into s and returns by how much s grew.
+func (e *Encoding) fill(s *segment, v *view, stop uint64) int64 {
+	before := s.size()
+	if s.buf == nil {
+		e.reserve(s, v)
+	}
+	end := len(v.recs)
+	if n := stop - v.block.first; n < uint64(end) {
+		end, s.full = int(n), true
+	}
+	for i := v.index; i < end; i++ {
+		e.scratch = v.record(i)
+		s.buf = e.encode(s.buf, &e.scratch)
+		s.ends = append(s.ends, uint32(len(s.buf)))
+	}
+	e.scratch = Record{}
+	s.recs = v.recs[:end]
+	return s.size() - before
+}
+
+// reserve gives a new segment room for what is there; on a busy topic for as much as the segment before it came to.
+func (e *Encoding) reserve(s *segment, v *view) {
+	count := len(v.recs) - v.index
+	size := len(v.data) + 16*count
+	if n := len(e.segments); n > 1 && e.segments[n-1] == s && v.index == 0 {
+		if last := e.segments[n-2]; last.full && len(last.buf) <= 4*blockSize {
+			size, count = max(size, len(last.buf)+len(last.buf)/16), max(count, len(last.ends)+len(last.ends)/16)
+		}
+	}
+	s.buf, s.ends = make([]byte, 0, size), make([]uint32, 0, count)
+}
+
+// trim forgets the segments that end before first.
+func (e *Encoding) trim(first uint64) {
+	e.mu.Lock()
+	freed, n := int64(0), 0
+	for n < len(e.segments) && e.segments[n].next() <= first {
+		freed += e.segments[n].size()
+		e.segments[n] = nil
+		n++
+	}
+	e.segments = e.segments[n:]
+	if len(e.segments) == 0 {
+		e.segments = nil
+	}
+	e.mu.Unlock()
+	e.log.budget.free(freed)
+}
+
+// drop forgets the segments that were not used since clock, and returns how much that freed.
+func (e *Encoding) drop(clock uint64) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	freed := int64(0)
+	kept := e.segments[:0]
+	for _, s := range e.segments {
+		if s.used < clock {
+			freed += s.size()
+			continue
+		}
+		kept = append(kept, s)
+	}
+	clear(e.segments[len(kept):])
+	e.segments = kept
+	return freed
+}

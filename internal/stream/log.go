@@ -1,0 +1,252 @@
+package stream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Retention bounds what a log keeps. A zero field is no bound.
+type Retention struct {
+	Bytes    int64 // of payload
+	Messages int
+	Age      time.Duration
+}
+
+// A Log is a topic's record log: payloads copied in at Append, and an index entry for each. Its methods may be called
+// concurrently. It never waits for a reader.
+type Log struct {
+	budget *Budget
+	keep   Retention
+
+	head atomic.Uint64 // next, readable without the lock
+
+	mu        sync.Mutex
+	blocks    []*block // oldest first; the last one grows
+	first     uint64   // seq of the oldest record that is kept
+	next      uint64   // seq of the next record to come
+	firstCum  uint64   // payload bytes before first
+	cum       uint64   // payload bytes ever appended
+	before    Position // of the record before first: what a viewer at the log's beginning has seen
+	last      Position // of the newest record that had one
+	encodings map[string]*Encoding
+	grown     int64 // what of the blocks is accounted for in the budget
+}
+
+// NewLog returns an empty log that accounts for its memory in b.
+func NewLog(keep Retention, b *Budget) *Log {
+	l := &Log{budget: b, keep: keep, first: 1, next: 1, encodings: make(map[string]*Encoding)}
+	l.head.Store(1)
+	b.add(l)
+	return l
+}
+
+// SetBase says which position the first record to come will follow. It counts only while the log is empty.
+func (l *Log) SetBase(p Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == l.first && p != (Position{}) {
+		l.before, l.last = p, p
+	}
+}
+
+// An Appender adds records to a log in one go: nobody sees a part of them, and no other record comes between them.
+type Appender struct {
+	l       *Log
+	dropped bool
+}
+
+// Begin locks the log for an Appender. End must follow.
+func (l *Log) Begin() Appender {
+	l.mu.Lock()
+	return Appender{l: l}
+}
+
+// NextSeq is the arrival number that the next Add will give.
+func (a *Appender) NextSeq() uint64 { return a.l.next }
+
+// Add appends one record. It copies data.
+func (a *Appender) Add(pos Position, nanos int64, flags Flags, data []byte) {
+	l := a.l
+	b := l.open(len(data))
+	before := b.size()
+	b.data = append(b.data, data...)
+	b.recs = append(b.recs, rec{pos: pos, bits: uint32(len(b.data))<<flagBits | uint32(flags), time: nanos})
+	b.note(pos)
+	l.grown += b.size() - before
+	l.next++
+	l.cum += uint64(len(data))
+	if pos != (Position{}) {
+		l.last = pos
+	}
+}
+
+// End applies the retention, lets readers see the records and gives the lock back.
+func (a *Appender) End(now time.Time) {
+	l := a.l
+	dropped := l.expire(now)
+	l.head.Store(l.next)
+	grown := l.grown
+	l.grown = 0
+	var encodings []*Encoding
+	first := l.first
+	if dropped {
+		encodings = l.encodingsLocked()
+	}
+	l.mu.Unlock()
+	for _, e := range encodings {
+		e.trim(first)
+	}
+	l.budget.use(grown)
+}
+
+// open returns the block that takes the next n bytes.
+func (l *Log) open(n int) *block {
+	var last *block
+	if len(l.blocks) > 0 {
+		last = l.blocks[len(l.blocks)-1]
+		if len(last.data)+n <= blockSize || len(last.recs) == 0 {
+			return last
+		}
+	}
+	b := &block{first: l.next, cum: l.cum}
+	if last != nil { // a busy topic: as large as the last one at once, instead of growing there
+		b.data = make([]byte, 0, max(min(cap(last.data), blockSize), n))
+		b.recs = make([]rec, 0, len(last.recs)+len(last.recs)/8)
+		l.grown += b.size()
+	}
+	l.blocks = append(l.blocks, b)
+	return b
+}
+
+// expire drops what the retention no longer keeps, always leaving the newest record to its viewers unless it is too old,
+// and reports whether a block went.
+func (l *Log) expire(now time.Time) (dropped bool) {
+	oldest := int64(0)
+	if l.keep.Age > 0 {
+		oldest = now.Add(-l.keep.Age).UnixNano()
+	}
+	for l.first < l.next {
+		b := l.blocks[0]
+		i := int(l.first - b.first)
+		r := &b.recs[i]
+		over := l.keep.Messages > 0 && l.next-l.first > uint64(l.keep.Messages) ||
+			l.keep.Bytes > 0 && l.cum-l.firstCum > uint64(l.keep.Bytes) && l.next-l.first > 1 ||
+			r.time < oldest
+		if !over {
+			break
+		}
+		l.first++
+		l.firstCum = b.cum + uint64(r.end())
+		if r.pos != (Position{}) {
+			l.before = r.pos
+		}
+		if l.first == b.next() {
+			l.dropOldest()
+			dropped = true
+		}
+	}
+	return dropped
+}
+
+// dropOldest forgets the oldest block, whose records have all been passed.
+func (l *Log) dropOldest() {
+	l.grown -= l.blocks[0].size()
+	l.blocks[0] = nil
+	l.blocks = l.blocks[1:]
+	if len(l.blocks) == 0 {
+		l.blocks = nil
+	}
+}
+
+// Maintain applies the age limit and forgets encodings that nobody has looked at for linger.
+func (l *Log) Maintain(now time.Time, linger time.Duration) {
+	a := l.Begin()
+	a.End(now)
+	l.mu.Lock()
+	encodings := l.encodingsLocked()
+	l.mu.Unlock()
+	for _, e := range encodings {
+		if e.abandoned(now, linger) {
+			l.mu.Lock()
+			if l.encodings[e.key] == e {
+				delete(l.encodings, e.key)
+			}
+			l.mu.Unlock()
+			e.trim(^uint64(0))
+		}
+	}
+}
+
+// Bounds returns the arrival numbers of the oldest record and of the next one to come.
+func (l *Log) Bounds() (first, next uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.first, l.next
+}
+
+// Head returns the position of the newest message, and false while there is none.
+func (l *Log) Head() (Position, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last, l.last != Position{}
+}
+
+// A view is a block as it stood at one moment.
+type view struct {
+	block *block
+	data  []byte
+	recs  []rec
+	index int // of the record that was asked for
+}
+
+func (v *view) record(i int) Record {
+	start := uint32(0)
+	if i > 0 {
+		start = v.recs[i-1].end()
+	}
+	r := &v.recs[i]
+	return Record{
+		Seq: v.block.first + uint64(i), Pos: r.pos, Time: r.time, Flags: r.flags(),
+		Data: v.data[start:r.end():r.end()],
+	}
+}
+
+// view finds the block that holds seq.
+func (l *Log) view(seq uint64) (view, State) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case seq >= l.next:
+		return view{}, AtHead
+	case seq < l.first:
+		return view{}, Lost
+	}
+	b := l.blockOf(seq)
+	return view{block: b, data: b.data, recs: b.recs, index: int(seq - b.first)}, Ready
+}
+
+// blockOf returns the block of a seq that is kept. Nearly always it is the last one.
+func (l *Log) blockOf(seq uint64) *block {
+	lo, hi := 0, len(l.blocks)-1
+	if seq >= l.blocks[hi].first {
+		return l.blocks[hi]
+	}
+	for lo < hi {
+		mid := (lo + hi + 1) / 2
+		if l.blocks[mid].first <= seq {
+			lo = mid
+		} else {
+			hi = mid - 1
+		}
+	}
+	return l.blocks[lo]
+}
+
+func (l *Log) encodingsLocked() []*Encoding {
+	list := make([]*Encoding, 0, len(l.encodings))
+	for _, e := range l.encodings {
+		list = append(list, e)
+	}
+	return list
+}

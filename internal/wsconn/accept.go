@@ -1,0 +1,177 @@
+// Package wsconn is the server's side of a WebSocket's handshake and reading. It is the only user of nhooyr.io/websocket.
+//
+// The library never writes to the socket: the control frames that it wants to send come out of Options.Control, for the one owner
+// of the write side to send in its own time. The reading side belongs to this package, the write side and the closing of the
+// socket to the caller.
+package wsconn
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+)
+
+// DefaultReadLimit is the largest message in bytes that Read accepts unless Options.ReadLimit says otherwise.
+const DefaultReadLimit = 64 << 10
+
+// Options configure a Conn.
+type Options struct {
+	// Subprotocols are those that the server speaks, the preferred one first.
+	Subprotocols []string
+	// ReadLimit is the largest payload of a message in bytes. A larger one ends the connection with 1009. 0 means DefaultReadLimit.
+	ReadLimit int64
+	// Control is called, during Read and on its goroutine, for each control frame that is due to be sent: a Pong for a Ping,
+	// one Close at most. The payload is only valid during the call. It must not block, nor call Read, Release or Linger.
+	Control func(op Opcode, payload []byte)
+}
+
+// ErrHijack is in Accept's error if a wrapper around the ResponseWriter has a Hijack method, but it failed. That shows only after
+// the 101 has been given to the writer, where it still lies unsent in the server's buffer. Then nothing can be answered anymore, and
+// the server would read the client's frames as a request; so the caller does best to panic with http.ErrAbortHandler, which closes the connection.
+var ErrHijack = errors.New("the connection could not be taken from the server")
+
+// Accept performs the server's handshake on a request and takes its connection over. On failure it has answered the request with a
+// sentence that says why, except for ErrHijack.
+//
+// It works behind any middleware that http.ResponseController can see through. When it returns a Conn, the 101 has been written
+// to the socket. The caller must call Release on the Conn and close its NetConn.
+func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
+	if r.ProtoMajor > 1 {
+		err := fmt.Errorf("a WebSocket needs HTTP/1.1 here, and this request came over %s", r.Proto)
+		http.Error(w, err.Error(), http.StatusHTTPVersionNotSupported)
+		return nil, err
+	}
+	if in := innermost(w); in != nil {
+		err := fmt.Errorf("a WebSocket needs the connection itself, and %T hides it: it has neither a Hijack nor an Unwrap method", in)
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return nil, err
+	}
+	c := newConn(o)
+	h := &handshake{w: w, tap: c.tap}
+	lib, err := libraryAccept(h, r, o.Subprotocols)
+	if err != nil {
+		return nil, err
+	}
+	lib.SetReadLimit(c.limit)
+	c.lib = lib
+	return c, nil
+}
+
+// innermost returns nil if w leads to an http.Hijacker, else the last writer on the way, the one at fault.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		if _, ok := w.(http.Hijacker); ok {
+			return nil
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = u.Unwrap()
+	}
+}
+
+// handshake is the ResponseWriter that the library gets. All but Hijack goes on to the caller's writer, so that middleware sees the 101.
+type handshake struct {
+	w        http.ResponseWriter
+	tap      *tap
+	switched bool // the 101 has been given to w
+}
+
+func (h *handshake) Header() http.Header { return h.w.Header() }
+
+// After the 101 nothing more can be answered, though the library tries to if Hijack fails.
+func (h *handshake) Write(p []byte) (int, error) {
+	if h.switched {
+		return 0, http.ErrBodyNotAllowed
+	}
+	return h.w.Write(p)
+}
+
+func (h *handshake) WriteHeader(code int) {
+	if h.switched {
+		return
+	}
+	h.switched = code == http.StatusSwitchingProtocols
+	h.w.WriteHeader(code)
+}
+
+// Hijack takes the connection from the server and returns the tap in its place.
+func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	writeHeaderNow(h.w)
+	conn, brw, err := hijack(h.w)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %T: %w", ErrHijack, h.w, err)
+	}
+	if brw != nil {
+		h.tap.ahead = drain(brw)
+	}
+	h.tap.Conn = conn
+	h.tap.touch()
+	return h.tap, bufio.NewReadWriter(bufio.NewReaderSize(h.tap, readBuffer), bufio.NewWriterSize(h.tap, writeBuffer)), nil
+}
+
+// The library's buffers. Larger pieces of payload go past the one for reading, and a control frame fits into the one for writing.
+const (
+	readBuffer  = 512
+	writeBuffer = 256
+)
+
+// writeHeaderNow serves gin, whose writer holds a status back until it is told.
+func writeHeaderNow(w http.ResponseWriter) {
+	for {
+		if now, ok := w.(interface{ WriteHeaderNow() }); ok {
+			now.WriteHeaderNow()
+			return
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = u.Unwrap()
+	}
+}
+
+// hijack is http.ResponseController's Hijack. Where a wrapper has a Hijack method that fails, it tries the writer inside: many a
+// wrapper asserts http.Hijacker on a writer that only has Unwrap.
+func hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
+	conn, brw, err := http.NewResponseController(w).Hijack()
+	for err != nil {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return nil, nil, err
+		}
+		w = u.Unwrap()
+		var inner error
+		if conn, brw, inner = http.NewResponseController(w).Hijack(); inner == nil {
+			return conn, brw, nil
+		} else if !errors.Is(inner, http.ErrNotSupported) {
+			err = inner
+		}
+	}
+	return conn, brw, nil
+}
+
+// drain returns a copy of what the server has read ahead of the handshake, sends what it has not flushed, and frees both buffers.
+//
+// Freed they must be by force. net/http's connection goes on to hold the reader and the writer, 4 KiB each, for as long as the
+// handler runs, and that is the WebSocket's life. After Hijack they are ours; so put tiny ones in their place.
+func drain(brw *bufio.ReadWriter) (ahead []byte) {
+	if brw.Writer != nil {
+		brw.Writer.Flush() // An error will be back at the first write.
+		*brw.Writer = *bufio.NewWriterSize(io.Discard, 1)
+	}
+	if brw.Reader != nil {
+		b, _ := brw.Reader.Peek(brw.Reader.Buffered())
+		ahead = append(ahead, b...)
+		*brw.Reader = *bufio.NewReaderSize(eof{}, 1)
+	}
+	return ahead
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }

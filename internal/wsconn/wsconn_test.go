@@ -310,6 +310,8 @@ func TestThePeersClose(t *testing.T) {
 					}
 				}
 				fx.controls.want(t, test.control)
+				c.LibraryWrites([]byte("\x88\x02\x03\xe8\x8a\x01!"))
+				fx.controls.want(t, "pong !") // of Close frames only the first ever comes out
 			})
 		})
 	}

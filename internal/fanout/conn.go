@@ -40,6 +40,7 @@ type Options struct {
 	Direct   bool   // TryWrite is of use
 	Resident bool   // the goroutine that calls Run writes, nobody else
 	Abort    func() // makes a blocked write return; called at most once
+	Failed   func(error) // called once if the write side ends before its final bytes; no lock is held. May be nil
 	Handler  Handler
 	Rewrite  bool // messages are copied through Handler.Rewrite
 	// LastRead returns when the peer was last heard of, in nanoseconds since 1970. It makes the pool send pings.
@@ -72,11 +73,12 @@ type Conn struct {
 	sent     atomic.Uint64 // bytes
 	messages atomic.Uint64
 	progress atomic.Int64 // when a write that had to wait went on
-	lastOut  atomic.Int64
 
 	// Liveness, touched only by the worker's look.
-	pingAt    int64
-	ackedThen uint64
+	askedAt   int64  // when the peer was pinged, or when what it has not acknowledged since was seen; 0 = not
+	ackedThen uint64 // what it had acknowledged then
+	sentThen  uint64
+	quietAt   int64 // since when sentThen is what was sent
 
 	mu      sync.Mutex // guards what others ask of the writer
 	ops     []op
@@ -112,7 +114,6 @@ func (p *Pool) Add(o Options) *Conn {
 	if o.Resident {
 		c.wakeup = make(chan struct{}, 1)
 	}
-	c.lastOut.Store(time.Now().UnixNano())
 	c.w.mu.Lock()
 	c.w.members[c] = struct{}{}
 	c.w.mu.Unlock()
@@ -141,7 +142,7 @@ func (c *Conn) ended() error {
 // Sent returns how many messages and bytes the kernel has taken.
 func (c *Conn) Sent() (messages, bytes uint64) { return c.messages.Load(), c.sent.Load() }
 
-// Send queues a frame for this connection alone.
+// Send queues a message for this connection alone.
 func (c *Conn) Send(frame []byte) error {
 	c.mu.Lock()
 	if c.ending != open {
@@ -163,6 +164,17 @@ func (c *Conn) Send(frame []byte) error {
 	c.pool.cfg.Budget.Use(int64(grown))
 	c.Wake()
 	return nil
+}
+
+// Say queues bytes that are no message, whatever is queued already.
+func (c *Conn) Say(b []byte) {
+	grown := 0
+	c.ask(func() {
+		before := cap(c.private)
+		c.private = append(c.private, b...)
+		grown = cap(c.private) - before
+	})
+	c.pool.cfg.Budget.Use(int64(grown))
 }
 
 // declare appends the notice of what Send has refused since the last one; mu is held.
@@ -425,7 +437,6 @@ func (c *Conn) write(p []byte, wait bool) (n int, err error) {
 		if n > 0 && now.Sub(began) > time.Millisecond { // it had to wait: the peer has made room
 			c.progress.Store(now.UnixNano())
 		}
-		c.lastOut.Store(now.UnixNano())
 	}
 	if n > 0 {
 		c.sent.Add(uint64(n))
@@ -451,7 +462,11 @@ func (c *Conn) flushed() {
 func (c *Conn) takeUrgent() bool {
 	c.mu.Lock()
 	o, ok := c.pick()
+	err := c.err
 	c.mu.Unlock()
+	if c.finished {
+		c.tellFailed(err)
+	}
 	if o.kind != opNone {
 		c.apply(o)
 	}
@@ -610,7 +625,8 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 			continue
 		}
 		if c.Rewrite {
-			return c.copied(s, &chunk), false, nil
+			own := chunk // the Handler may keep its argument, and chunk is to stay on the stack
+			return c.copied(s, &own), false, nil
 		}
 		return c.shared(s, &chunk, wait)
 	}
@@ -652,12 +668,20 @@ func (c *Conn) fail(err error) status {
 		err = ErrWriteTimeout
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.err == nil {
 		c.err = err
 	}
+	err = c.err
 	c.end()
+	c.mu.Unlock()
+	c.tellFailed(err)
 	return over
+}
+
+func (c *Conn) tellFailed(err error) {
+	if err != nil && c.Failed != nil {
+		c.Failed(err)
+	}
 }
 
 // end is the last thing that happens to a connection; mu is held, and the turn is kept for good.

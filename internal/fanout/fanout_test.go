@@ -251,6 +251,7 @@ func TestAFullPrivateQueueRefusesAndTells(t *testing.T) {
 		synctest.Wait()
 		server.Resume()
 		expect(t, client, "1234512345(dropped 2)")
+		synctest.Wait()
 		if err := c.Send([]byte("again")); err != nil {
 			t.Error(err)
 		}

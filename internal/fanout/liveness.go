@@ -4,50 +4,70 @@ import "time"
 
 // look is called by the worker at each tick.
 func (c *Conn) look(now time.Time) {
-	switch {
-	case c.LastRead != nil && c.pool.cfg.PingInterval > 0:
-		c.lookAlive(now.UnixNano())
-	case c.Resident && c.pool.cfg.Heartbeat > 0:
-		if now.UnixNano()-c.lastOut.Load() >= int64(c.pool.cfg.Heartbeat) {
-			c.Beat()
-		}
+	if c.LastRead != nil {
+		c.lookHeard(now.UnixNano())
+	} else {
+		c.lookQuiet(now.UnixNano())
 	}
 }
 
-// lookAlive pings a peer that was not heard of for the ping interval, and gives up on one that was not heard of for the
+// lookHeard pings a peer that was not heard of for the ping interval, and gives up on one that was not heard of for the
 // pong timeout after that. To be heard of is to have a byte read of it, or to have made room for a write that had to wait:
 // a viewer that is slow but moving may find its ping only after megabytes of data, and lives.
-func (c *Conn) lookAlive(now int64) {
+func (c *Conn) lookHeard(now int64) {
 	heard := max(c.LastRead(), c.progress.Load())
 	cfg := &c.pool.cfg
 	switch {
-	case c.pingAt == 0:
+	case cfg.PingInterval == 0:
+	case c.askedAt == 0:
 		if now-heard >= int64(cfg.PingInterval) {
-			c.pingAt = now
-			c.ackedThen = c.acked()
+			c.askedAt = now
+			c.ackedThen, _ = c.acked()
 			c.ask(func() { c.ping = true })
 		}
-	case heard > c.pingAt:
-		c.pingAt = 0
-	case now-c.pingAt >= int64(cfg.PongTimeout):
+	case heard >= c.askedAt:
+		c.askedAt = 0
+	case now-c.askedAt >= int64(cfg.PongTimeout):
 		// Nothing had to wait, so the ping is with the peer's kernel, or lost. The kernel's acknowledgements of data sent
-		// since then tell a slow reader from a dead peer.
+		// since then tell a slow reader from a dead peer. Where the system does not tell of them, what was sent counts.
 		const pingFrame = 2
-		if acked := c.acked(); acked > c.ackedThen+pingFrame {
-			c.pingAt, c.ackedThen = now, acked
+		if acked, _ := c.acked(); acked > c.ackedThen+pingFrame {
+			c.askedAt, c.ackedThen = now, acked
 			return
 		}
 		c.Abort(ErrPingTimeout)
 	}
 }
 
-// acked is how many bytes the peer has acknowledged; what was sent, where the system does not tell.
-func (c *Conn) acked() uint64 {
+// lookQuiet sees to a stream, whose peer never says anything: it gets a heartbeat when it has been quiet for long, and is
+// given up when its kernel acknowledges nothing of what was sent, for the write timeout.
+func (c *Conn) lookQuiet(now int64) {
+	cfg := &c.pool.cfg
+	if sent := c.sent.Load(); sent != c.sentThen || c.quietAt == 0 {
+		c.sentThen, c.quietAt = sent, now
+	} else if cfg.Heartbeat > 0 && now-c.quietAt >= int64(cfg.Heartbeat) {
+		c.quietAt = now
+		c.Beat()
+	}
+	acked, known := c.acked()
+	switch {
+	case !known:
+	case acked == c.sent.Load():
+		c.askedAt = 0
+	case c.askedAt == 0 || acked != c.ackedThen:
+		c.askedAt, c.ackedThen = now, acked
+	case now-c.askedAt >= int64(cfg.WriteTimeout):
+		c.Abort(ErrWriteTimeout)
+	}
+}
+
+// acked is how many bytes the peer has acknowledged; what was sent, where that is not known.
+func (c *Conn) acked() (n uint64, known bool) {
 	sent := c.sent.Load()
 	if s, ok := c.Socket.(unackedSocket); ok {
 		if n, ok := s.Unacked(); ok {
-			return sent - min(uint64(n), sent)
+			return sent - min(uint64(n), sent), true
 		}
 	}
-	return sent
+	return sent, false
 }

@@ -36,13 +36,26 @@ func NewSocket(nc net.Conn) (s Socket, direct bool) {
 			return s, true
 		}
 	}
-	return &blockingSocket{nc}, false
+	return newBlockingSocket(nc), false
 }
 
 // A blockingSocket writes through net.Conn. TLS learns of progress only after a whole record, so it gets no more at a time.
-type blockingSocket struct{ nc net.Conn }
+type blockingSocket struct {
+	nc    net.Conn
+	below unackedSocket // of the descriptor under TLS; nil if there is none
+}
 
 const tlsRecord = 16 << 10
+
+func newBlockingSocket(nc net.Conn) *blockingSocket {
+	s := &blockingSocket{nc: nc}
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		if below, direct := NewSocket(t.NetConn()); direct {
+			s.below, _ = below.(unackedSocket)
+		}
+	}
+	return s
+}
 
 func (s *blockingSocket) TryWrite([]byte) (int, error) { return 0, nil }
 
@@ -55,4 +68,12 @@ func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error)
 		return n, nil
 	}
 	return n, err
+}
+
+// Unacked asks the connection under TLS.
+func (s *blockingSocket) Unacked() (int, bool) {
+	if s.below == nil {
+		return 0, false
+	}
+	return s.below.Unacked()
 }

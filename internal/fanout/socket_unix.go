@@ -3,7 +3,9 @@
 package fanout
 
 import (
+	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -50,19 +52,24 @@ func (s *rawSocket) write(fd uintptr) bool {
 
 func (s *rawSocket) TryWrite(p []byte) (int, error) { return s.do(s.try, p) }
 
+// WriteSome is Socket.WriteSome. A kernel takes nothing until a good part of its queue is free, which with a slow peer may
+// take longer than timeout: as long as the peer acknowledges something, it is not stalled.
 func (s *rawSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
-	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-		return 0, err
+	unacked, known := s.Unacked()
+	for {
+		if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+			return 0, err
+		}
+		n, err := s.do(s.wait, p)
+		if err == nil { // a deadline that has passed would fail the next TryWrite
+			return n, s.nc.SetWriteDeadline(time.Time{})
+		}
+		now, ok := s.Unacked()
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !known || !ok || now >= unacked {
+			return n, err
+		}
+		unacked = now
 	}
-	n, err := s.do(s.wait, p)
-	if err == nil {
-		// A deadline that has passed would fail the next TryWrite.
-		err = s.nc.SetWriteDeadline(time.Time{})
-	}
-	if n > 0 {
-		return n, nil
-	}
-	return n, err
 }
 
 func (s *rawSocket) do(f func(uintptr) bool, p []byte) (int, error) {

@@ -1,0 +1,210 @@
+package tailcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/stream"
+)
+
+// A subscription is a connection's interest in a topic: where it stands, and how it gets there.
+type subscription struct {
+	conn   *Conn
+	topic  *topic
+	fan    *fanout.Sub
+	ctx    context.Context // ends with the subscription
+	cancel context.CancelFunc
+}
+
+// A start is where a viewer wants to begin.
+type start struct {
+	since Position // counts unless it is zero
+	tail  int      // of the newest messages; −1 = the hub's backlog
+}
+
+// place brings a new subscription to where its viewer wants to begin.
+func (s *subscription) place(from start) {
+	if from.since != (Position{}) {
+		s.resume(from.since)
+		return
+	}
+	n := from.tail
+	if n < 0 {
+		n = s.conn.hub.cfg.backlog
+	}
+	s.fan.Resume(s.topic.log.Newest(n))
+}
+
+// resume brings the viewer to just after the message at from: in the log, or through the topic's Replayer, or else to the
+// oldest message that there is, after a gap.
+func (s *subscription) resume(from Position) {
+	if s.join(from) {
+		return
+	}
+	replayer, known := s.topic.known()
+	switch {
+	case replayer != nil:
+		s.fan.Stand(stream.Position(from))
+		s.conn.hub.catchups.Add(1)
+		s.conn.hub.wg.Go(func() {
+			defer s.conn.hub.catchups.Add(-1)
+			s.catchUp(replayer, from)
+		})
+	case known && from == Earliest():
+		s.fan.Resume(s.topic.log.Oldest())
+	case known:
+		s.lost(from)
+	case !s.topic.wait(s, from):
+		s.resume(from) // it has become known in between
+	}
+}
+
+// join lets the fan-out go on after the message at from, if the log has it.
+func (s *subscription) join(from Position) bool {
+	cur, ok := s.topic.log.After(stream.Position(from))
+	if ok {
+		s.fan.Resume(cur)
+	}
+	return ok
+}
+
+// lost declares that nothing is known of what came after from, and goes on with what there is.
+func (s *subscription) lost(from Position) {
+	cur := s.topic.log.Oldest()
+	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
+	s.topic.mu.Lock()
+	if s.topic.epoch == from.Epoch && s.topic.numbered == byHub && from.Offset+1 < cur.Seq {
+		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
+	}
+	s.topic.mu.Unlock()
+	s.declare(gap)
+	s.fan.Resume(cur)
+}
+
+// declare tells the viewer of a gap of its own.
+func (s *subscription) declare(gap *Gap) {
+	s.conn.hub.count(gap)
+	frame := s.conn.format.message(nil, s.topic.name, &Message{Gap: gap})
+	if len(frame) > 0 {
+		s.fan.Notice(frame)
+	}
+}
+
+// lagged is called when the viewer has fallen out of the log.
+func (s *subscription) lagged(cur stream.Cursor) {
+	if replayer, _ := s.topic.known(); replayer != nil && cur.Pos != (stream.Position{}) {
+		s.resume(Position(cur.Pos))
+		return
+	}
+	count, bytes, resume := s.topic.log.Missed(cur)
+	gap := &Gap{
+		From: Position(cur.Pos), To: Position(resume.Pos), Count: int64(count), Bytes: int64(bytes),
+		Reason: "the viewer was too slow",
+	}
+	if s.conn.format.transport == formatWebSocket.transport {
+		// A bare WebSocket has no way to tell this from a message.
+		s.conn.hub.count(gap)
+		_ = s.conn.Close(&CloseError{Code: 1013, Reason: fmt.Sprintf("too slow: missed %d messages, %d bytes", count, bytes)})
+		return
+	}
+	s.declare(gap)
+	s.fan.Resume(resume)
+}
+
+// catchUp replays from after from until the log has the message that was replayed last, and hands over to the fan-out there.
+// A replay that breaks off goes on after a pause.
+func (s *subscription) catchUp(r Replayer, from Position) {
+	pause := firstPause
+	for s.ctx.Err() == nil {
+		c := &catchup{sub: s, last: from}
+		err := c.replay(r)
+		switch {
+		case c.joined, s.ctx.Err() != nil:
+			return
+		case errors.Is(err, ErrUnknownPosition):
+			s.lost(from)
+			return
+		}
+		if c.last != from {
+			from, pause = c.last, firstPause
+		}
+		s.conn.hub.cfg.logger.Warn("replay broke off", "topic", s.topic.name, "error", err)
+		if !sleep(s.ctx, jitter(pause)) {
+			return
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// A batchReplayer replays many messages at a time.
+type batchReplayer interface {
+	replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error
+}
+
+// A catchup is one run of a replay for one viewer.
+type catchup struct {
+	sub    *subscription
+	last   Position // of the last message that was fed
+	joined bool
+}
+
+// errJoined ends a replay that has reached the log.
+var errJoined = errors.New("joined")
+
+func (c *catchup) replay(r Replayer) error {
+	ctx := c.sub.ctx
+	if b, ok := r.(batchReplayer); ok {
+		return b.replayBatches(ctx, c.sub.topic.name, c.last, c.feed)
+	}
+	for msg, err := range r.Replay(ctx, c.sub.topic.name, c.last) {
+		if err == nil {
+			err = c.feed([]Message{msg})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.New("the replay ended by itself")
+}
+
+// feed sends replayed messages and sees whether the log can take over.
+func (c *catchup) feed(msgs []Message) error {
+	s := c.sub
+	var (
+		bytes []byte
+		ends  = make([]uint32, 0, len(msgs))
+		pos   = make([]stream.Position, 0, len(msgs))
+	)
+	for i := range msgs {
+		m := &msgs[i]
+		if m.Gap != nil {
+			s.conn.hub.count(m.Gap)
+		}
+		bytes = s.conn.format.message(bytes, s.topic.name, m)
+		ends = append(ends, uint32(len(bytes)))
+		pos = append(pos, stream.Position(m.Pos))
+		if m.Pos != (Position{}) {
+			c.last = m.Pos
+		}
+	}
+	if err := s.fan.Feed(s.ctx, stream.NewChunk(bytes, ends, pos)); err != nil {
+		return err
+	}
+	if c.joined = s.join(c.last); c.joined {
+		return errJoined
+	}
+	return nil
+}
+
+// end is called once, when the subscription is over.
+func (s *subscription) end() {
+	s.cancel()
+	s.topic.forget(s)
+	s.fan.Remove()
+}
+
+// linger is how long an encoding without viewers is kept.
+const linger = 30 * time.Second

@@ -1,0 +1,309 @@
+package tailcast
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/stream"
+	"github.com/tailcast/tailcast/internal/wire"
+)
+
+// An Identity is who a connection belongs to.
+type Identity struct {
+	User    string
+	Expires time.Time // zero = never
+	Value   any       // whatever the application wants to keep with it
+}
+
+// An Inbound is a message of a client.
+type Inbound struct {
+	Data   []byte // valid until the hook returns; valid UTF-8 unless Binary
+	Binary bool
+}
+
+// A Conn is one connection of a client. Its methods may be called concurrently, from hooks too. After its end, methods that
+// return an error return one that matches ErrClosed.
+type Conn struct {
+	hub      *Hub
+	id       string
+	identity Identity
+	remote   string
+	format   *format
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	fan      *fanout.Conn
+	hello    func() []byte            // the first bytes of this transport; nil = none
+	farewell func(*CloseError) []byte // the last bytes of this transport, nil for none
+	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
+
+	hooking atomic.Bool  // AfterRead is running: the peer is not to be blamed for silence
+	hooked  atomic.Int64 // when it last returned
+
+	mu          sync.Mutex // guards the rest
+	subs        map[string]*subscription
+	order       []string // topics, as subscribed
+	afterRead   []func(*Conn, Inbound) error
+	beforeClose []func(*Conn, error)
+	ending      bool
+	cause       error
+	sealed      chan struct{} // closed when its write side is over and its hooks have run
+}
+
+func (h *Hub) newConn(ctx context.Context, remote string, f *format) *Conn {
+	c := &Conn{
+		hub: h, id: rand.Text(), remote: remote, format: f,
+		subs: make(map[string]*subscription), sealed: make(chan struct{}),
+		afterRead: slices.Clip(h.cfg.afterRead), beforeClose: slices.Clip(h.cfg.beforeClose),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return c
+}
+
+// ID is a random text that names this connection.
+func (c *Conn) ID() string { return c.id }
+
+// Identity is who it belongs to.
+func (c *Conn) Identity() Identity { return c.identity }
+
+// Remote is the address of the peer, as http.Request.RemoteAddr tells it.
+func (c *Conn) Remote() string { return c.remote }
+
+// Transport is "websocket", "sse" or "text".
+func (c *Conn) Transport() string { return c.format.transport }
+
+// Context has the values of the request's context, and ends with the connection: its cause is then that of the end.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Topics returns what it is subscribed to, sorted.
+func (c *Conn) Topics() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	topics := slices.Clone(c.order)
+	slices.Sort(topics)
+	return topics
+}
+
+// maxTopics is how many topics a connection may have.
+const maxTopics = wire.MaxTopics
+
+// Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
+// the hub's backlog). The topic need not exist yet.
+//
+// Only connections of a format that tells topics apart can have more than one: a bare WebSocket mixes them.
+func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error {
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("tailcast: subscribe: %w", err)
+	}
+	if err := checkTopic(topic); err != nil {
+		return fmt.Errorf("tailcast: subscribe: %w", err)
+	}
+	if err := c.subscribe(topic, start{since: from, tail: -1}); err != nil {
+		return fmt.Errorf("tailcast: subscribe: topic %q: %w", topic, err)
+	}
+	return nil
+}
+
+func (c *Conn) subscribe(name string, from start) error {
+	s, err := c.join(name)
+	if err != nil {
+		return err
+	}
+	s.place(from)
+	return nil
+}
+
+// join adds a subscription that rests.
+func (c *Conn) join(name string) (*subscription, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ending:
+		return nil, ErrClosed
+	case c.subs[name] != nil:
+		return nil, ErrSubscribed
+	case len(c.subs) >= maxTopics:
+		return nil, fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, maxTopics)
+	}
+	t := c.hub.visit(name)
+	s := &subscription{conn: c, topic: t}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	if len(c.subs) == 1 && c.format.transport != formatWebSocket.transport {
+		c.fan.CopyMessages() // streams mark which topic, or which place in several, a message belongs to
+	}
+	enc := t.log.Encoding(c.format.key(), c.format.encoder(name))
+	s.fan = c.fan.Subscribe(name, t.fan, enc, s)
+	c.subs[name] = s
+	c.order = append(c.order, name)
+	return s, nil
+}
+
+// Unsubscribe removes a topic. What is on its way to the client still arrives.
+func (c *Conn) Unsubscribe(topic string) error {
+	c.mu.Lock()
+	s := c.subs[topic]
+	delete(c.subs, topic)
+	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
+	c.mu.Unlock()
+	if s == nil {
+		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, ErrNotSubscribed)
+	}
+	s.end()
+	return nil
+}
+
+// Send sends a message to this client alone. It does not wait: it returns ErrQueueFull when 256 KiB are queued already, and
+// then the client is told of a gap. Messages of Send arrive in the order of the calls; Message.Topic is only a label, and
+// the message has no Position.
+func (c *Conn) Send(m Message) error {
+	m.Pos = Position{}
+	if err := c.fan.Send(c.format.message(nil, m.Topic, &m)); err != nil {
+		if errors.Is(err, os.ErrClosed) {
+			err = ErrClosed
+		}
+		return fmt.Errorf("tailcast: send: %w", err)
+	}
+	return nil
+}
+
+// AfterRead adds a hook for the messages of this client, behind those that are set for the hub. Set it in OnConnect: a hook
+// that is added later may miss messages.
+func (c *Conn) AfterRead(f func(*Conn, Inbound) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.afterRead = append(c.afterRead, f)
+}
+
+// BeforeClose adds a hook for the end of this connection, behind those that are set for the hub. Set it in OnConnect: a
+// connection that is ending already does not call it.
+func (c *Conn) BeforeClose(f func(*Conn, error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.beforeClose = append(c.beforeClose, f)
+}
+
+// Close ends the connection, after what Send has queued. It returns at once; the first cause counts. A WebSocket is closed
+// with the *CloseError that errors.As finds in cause: 1000 for nil, 1011 without a reason if there is none.
+func (c *Conn) Close(cause error) error {
+	if !c.end(cause) {
+		return fmt.Errorf("tailcast: close: %w", ErrClosed)
+	}
+	return nil
+}
+
+// end begins the end of the connection, unless it has begun.
+func (c *Conn) end(cause error) bool {
+	c.mu.Lock()
+	if c.ending {
+		c.mu.Unlock()
+		return false
+	}
+	c.ending, c.cause = true, cause
+	hooks := c.beforeClose
+	c.mu.Unlock()
+	if cause == nil {
+		c.cancel(ErrClosed)
+	} else {
+		c.cancel(cause)
+	}
+	c.hub.wg.Go(func() { c.finish(hooks, cause) })
+	return true
+}
+
+// drain ends the connection when everything that there is for it has been sent.
+func (c *Conn) drain(cause error) {
+	select {
+	case <-c.fan.Drained():
+		c.end(cause)
+	case <-c.ctx.Done():
+	}
+}
+
+// cut is end for a client that has no more time.
+func (c *Conn) cut(cause error) {
+	c.end(cause)
+	c.fan.Abort(cause)
+}
+
+// finish runs the hooks, says goodbye and sees the write side to its end.
+func (c *Conn) finish(hooks []func(*Conn, error), cause error) {
+	for _, f := range hooks {
+		c.guard(func() error { f(c, cause); return nil })
+	}
+	last := c.lastWord
+	if last == nil {
+		last = c.farewell(closeError(cause))
+	}
+	c.fan.Finish(last)
+	<-c.fan.Done()
+	close(c.sealed)
+}
+
+// closeError is what a cause means on the wire.
+func closeError(cause error) *CloseError {
+	var ce *CloseError
+	switch {
+	case cause == nil:
+		return &CloseError{Code: 1000}
+	case errors.As(cause, &ce):
+		return ce
+	}
+	return &CloseError{Code: 1011}
+}
+
+// guard calls a hook, and turns its panic into an error that closes the connection.
+func (c *Conn) guard(f func() error) (err error) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		p := &PanicError{Value: v, Stack: debug.Stack()}
+		c.hub.panicked(c, p)
+		c.end(p)
+		err = p
+	}()
+	return f()
+}
+
+// received hands a message of the client to the hooks. It runs on the connection's reader.
+func (c *Conn) received(in Inbound) error {
+	c.mu.Lock()
+	hooks := c.afterRead
+	c.mu.Unlock()
+	c.hooking.Store(true)
+	defer func() {
+		c.hooked.Store(time.Now().UnixNano())
+		c.hooking.Store(false)
+	}()
+	for _, f := range hooks {
+		if err := c.guard(func() error { return f(c, in) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave ends the subscriptions and takes the connection out of the hub. The write side is over.
+func (c *Conn) leave() {
+	c.mu.Lock()
+	subs := c.subs
+	c.subs = nil
+	c.mu.Unlock()
+	for _, s := range subs {
+		s.end()
+	}
+	c.fan.Remove()
+	c.hub.dismiss(c)
+}
+
+// Lagged is fanout.Handler's.
+func (c *Conn) Lagged(s *fanout.Sub, cur stream.Cursor) { s.Owner.(*subscription).lagged(cur) }

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/tailcast/tailcast"
+)
+
+// serve follows the files and shows them until ctx is done.
+func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var wg sync.WaitGroup
+	if len(cfg.logs) == 0 {
+		d, err := newDemo(cfg.demo)
+		if err != nil {
+			return err
+		}
+		defer d.remove()
+		defer wg.Wait()
+		defer fail(nil)
+		cfg.logs = []logFile{d.log()}
+		wg.Go(func() { failed(fail, d.write(ctx)) })
+	}
+	if err := check(cfg.logs, stderr); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", cfg.addr)
+	if err != nil {
+		return fmt.Errorf("%w; -addr sets another address", err)
+	}
+
+	hub := tailcast.New(tailcast.WithBacklog(cfg.backlog()))
+	var sources []tailcast.Source
+	for _, l := range cfg.logs {
+		sources = append(sources, &tailcast.Tail{Path: l.path, Topic: l.Topic, Start: cfg.start()})
+	}
+	srv := &http.Server{
+		Handler:           routes(hub, cfg.logs),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+	}
+	wg.Go(func() { failed(fail, hub.Run(ctx, sources...)) })
+	wg.Go(func() { failed(fail, srv.Serve(ln)) })
+	announce(stdout, ln.Addr(), cfg.logs)
+
+	<-ctx.Done()
+	err = shutdown(hub, srv)
+	wg.Wait()
+	var f *failure
+	if errors.As(context.Cause(ctx), &f) {
+		err = errors.Join(f, err)
+	}
+	return err
+}
+
+// A failure is an error that ends the program.
+type failure struct{ error }
+
+func (f *failure) Unwrap() error { return f.error }
+
+func failed(fail context.CancelCauseFunc, err error) {
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		fail(&failure{err})
+	}
+}
+
+// shutdown lets viewers have what is on its way to them, says goodbye, and stops. The hub goes first: http.Server.Shutdown
+// waits for streams to end, and does not end them.
+func shutdown(hub *tailcast.Hub, srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx))
+}
+
+//go:embed web
+var web embed.FS
+
+func routes(hub *tailcast.Hub, logs []logFile) http.Handler {
+	page, err := fs.Sub(web, "web")
+	if err != nil {
+		panic(err) // the pattern above says otherwise
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/logs", stream(hub, logs))
+	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, hub.Stats()) })
+	mux.HandleFunc("GET /files", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, logs) })
+	mux.Handle("GET /", guarded(http.FileServerFS(page)))
+	return mux
+}
+
+// stream is the hub, mounted for exactly these files.
+func stream(hub *tailcast.Hub, logs []logFile) http.Handler {
+	var topics []string
+	for _, l := range logs {
+		topics = append(topics, l.Topic)
+	}
+	return hub.Handler(topics...)
+}
+
+// guarded lets the page run only what it came with. Log lines come from strangers.
+func guarded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "+
+			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		w.Header().Set("Cache-Control", "no-cache")
+		h.ServeHTTP(w, r)
+	})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v) // the client may have gone
+}
+
+// announce says where to look.
+func announce(w io.Writer, addr net.Addr, logs []logFile) {
+	base := baseURL(addr)
+	fmt.Fprintf(w, "Open  %s/\n", base)
+	fmt.Fprintf(w, "or    curl -N %s/logs\n", base)
+	if len(logs) > 1 {
+		for _, l := range logs {
+			fmt.Fprintf(w, "or    curl -N '%s/logs?topic=%s'\n", base, url.QueryEscape(l.Topic))
+		}
+	}
+}
+
+// baseURL is how a browser on this machine reaches addr.
+func baseURL(addr net.Addr) string {
+	host := addr.String()
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		host = fmt.Sprintf("localhost:%d", tcp.Port)
+	}
+	return "http://" + host
+}

@@ -1,0 +1,80 @@
+package tailcast
+
+import (
+	"github.com/tailcast/tailcast/internal/stream"
+	"github.com/tailcast/tailcast/internal/wire"
+)
+
+// A format is a form in which messages go to a client.
+type format struct {
+	transport string // what Conn.Transport returns
+	gaps      bool   // gaps are told
+}
+
+var (
+	formatWebSocket = format{"websocket", true}
+	formatSSE       = format{"sse", true}
+	formatText      = format{"text", true}
+)
+
+// append adds one record. (A switch, not a function value: r stays on the caller's stack.)
+func (f *format) append(dst []byte, r *wire.Record) []byte {
+	switch f.transport {
+	case formatWebSocket.transport:
+		return wire.AppendWS(dst, r)
+	case formatSSE.transport:
+		return wire.AppendSSE(dst, r)
+	}
+	return wire.AppendText(dst, r)
+}
+
+// key names the encoding that all connections of this format share.
+func (f *format) key() string {
+	if !f.gaps {
+		return f.transport + " gaps=0"
+	}
+	return f.transport
+}
+
+// encoder makes the records of a topic ready for a socket.
+func (f *format) encoder(topic string) stream.Encoder {
+	return func(dst []byte, r *stream.Record) []byte {
+		w := wire.Record{
+			Topic: topic, Pos: wire.Position(r.Pos), Time: r.Time, Data: r.Data,
+			Binary: r.Flags&stream.Binary != 0, Partial: r.Flags&stream.Partial != 0,
+		}
+		if r.Flags&stream.Gap != 0 {
+			return f.appendStoredGap(dst, &w)
+		}
+		return f.append(dst, &w)
+	}
+}
+
+func (f *format) appendStoredGap(dst []byte, w *wire.Record) []byte {
+	gap, err := wire.ParseGapBinary(w.Data)
+	if err != nil { // it was stored by us
+		panic("tailcast: a stored gap is damaged: " + err.Error())
+	}
+	if !f.gaps {
+		return dst
+	}
+	w.Data, w.Gap = nil, &gap
+	return f.append(dst, w)
+}
+
+// message appends one message as a viewer of topic gets it; a Gap only if gaps are told.
+func (f *format) message(dst []byte, topic string, m *Message) []byte {
+	w := wire.Record{
+		Topic: topic, Pos: wire.Position(m.Pos), Data: m.Data, Binary: m.Binary, Partial: m.Partial,
+	}
+	if !m.Time.IsZero() {
+		w.Time = m.Time.UnixNano()
+	}
+	if m.Gap != nil {
+		if !f.gaps {
+			return dst
+		}
+		w.Gap = m.Gap.wire()
+	}
+	return f.append(dst, &w)
+}

@@ -1,0 +1,409 @@
+package tailcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/stream"
+)
+
+// A Hub takes messages from Sources and from Publish, and broadcasts them to everybody who watches through its handlers. All
+// methods may be called concurrently.
+type Hub struct {
+	cfg    config
+	budget *stream.Budget
+	pool   *fanout.Pool
+
+	panics    atomic.Int64
+	refused   atomic.Int64 // requests
+	accepted  atomic.Int64 // connections
+	published atomic.Int64 // messages
+	gaps      atomic.Int64 // declared
+	catchups  atomic.Int64 // going on
+
+	wg sync.WaitGroup // what connections have running
+
+	mu      sync.Mutex // guards the rest
+	state   hubState
+	topics  map[string]*topic
+	conns   map[*Conn]struct{}
+	idle    chan struct{} // closed when the hub is closing and the last connection has ended
+	sources []*sourceRun
+	runs    map[*context.CancelCauseFunc]struct{}
+	running sync.WaitGroup // calls of Run
+	timer   *time.Timer    // for housekeep
+}
+
+type hubState uint8
+
+const (
+	hubOpen hubState = iota
+	hubClosing
+	hubClosed
+)
+
+var _ http.Handler = (*Hub)(nil)
+var _ Publisher = (*Hub)(nil)
+
+// New returns a Hub. It starts no goroutine before it is used. It panics on options that cannot be meant.
+func New(opts ...Option) *Hub {
+	h := &Hub{
+		cfg:    defaults(),
+		topics: make(map[string]*topic),
+		conns:  make(map[*Conn]struct{}),
+		runs:   make(map[*context.CancelCauseFunc]struct{}),
+		idle:   make(chan struct{}),
+	}
+	for _, o := range opts {
+		must(o != nil, "New: nil Option")
+		o.apply(&h.cfg)
+	}
+	h.budget = stream.NewBudget(h.cfg.memory)
+	h.pool = fanout.NewPool(fanout.Config{
+		WriteTimeout: h.cfg.writeTimeout,
+		PingInterval: h.cfg.pingInterval,
+		PongTimeout:  h.cfg.pongTimeout,
+		Heartbeat:    h.cfg.heartbeat,
+		PrivateBytes: h.cfg.private,
+		Budget:       h.budget,
+	})
+	return h
+}
+
+// Publish appends messages to their topics: all of them, or none and an error. Messages of one call and topic stand
+// together, in the order given. It copies what it keeps, never waits for a viewer, and returns an error that matches
+// ErrClosed after Shutdown, ErrTopicOwner for a topic that a Source numbers, ErrMessage or ErrTopicName for a message that
+// is not fit.
+func (h *Hub) Publish(ctx context.Context, msgs ...Message) error {
+	return h.ingress(ctx, nil, msgs)
+}
+
+// ingress checks messages and settles whose their topics are. What it has accepted is appended.
+func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("tailcast: publish: %w", context.Cause(ctx))
+	}
+	for i := range msgs {
+		if err := h.check(&msgs[i]); err != nil {
+			return fmt.Errorf("tailcast: publish: message %d: %w", i, err)
+		}
+	}
+	var one [1]*topic
+	topics, err := h.claim(one[:0], pub, msgs)
+	if err != nil {
+		return fmt.Errorf("tailcast: publish: %w", err)
+	}
+	h.append(topics, msgs)
+	return nil
+}
+
+// check reports what is wrong with a message.
+func (h *Hub) check(m *Message) error {
+	switch {
+	case len(m.Data) > stream.MaxRecord:
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, len(m.Data), stream.MaxRecord)
+	case h.cfg.memory > 0 && int64(len(m.Data)) > h.cfg.memory/4:
+		return fmt.Errorf("%w: %d bytes is more than a quarter of the hub's memory limit", ErrMessage, len(m.Data))
+	case m.Gap != nil && len(m.Data) > 0:
+		return fmt.Errorf("%w: a gap has no Data", ErrMessage)
+	case m.Pos != Position{} && m.Pos.Epoch == 0:
+		return fmt.Errorf("%w: a position needs an epoch other than 0", ErrMessage)
+	case m.Topic == "":
+		return nil
+	}
+	return checkTopic(m.Topic)
+}
+
+// claim appends to topics the topic of each run of messages, after making sure that pub may publish there.
+func (h *Hub) claim(topics []*topic, pub *publisher, msgs []Message) ([]*topic, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != hubOpen {
+		return nil, ErrClosed
+	}
+	var last *topic
+	for i := range msgs {
+		if last == nil || last.name != msgs[i].Topic {
+			last = h.topicLocked(msgs[i].Topic)
+			topics = append(topics, last)
+			if pub != nil {
+				pub.topics.LoadOrStore(last, nil)
+			}
+		}
+		if err := last.claim(pub, &msgs[i]); err != nil {
+			return nil, err
+		}
+	}
+	return topics, nil
+}
+
+// append puts accepted messages into their logs. Messages of one topic stand together even where the caller mixed topics.
+func (h *Hub) append(topics []*topic, msgs []Message) {
+	now := time.Now()
+	h.published.Add(int64(len(msgs)))
+	if len(topics) <= 1 {
+		for _, t := range topics {
+			t.append(msgs, now)
+		}
+		return
+	}
+	seen := make(map[*topic]bool, len(topics))
+	var part []Message
+	for _, t := range topics {
+		if seen[t] {
+			continue
+		}
+		seen[t] = true
+		part = part[:0]
+		for i := range msgs {
+			if msgs[i].Topic == t.name {
+				part = append(part, msgs[i])
+			}
+		}
+		t.append(part, now)
+	}
+}
+
+// topicLocked returns the topic of that name, which it makes if need be.
+func (h *Hub) topicLocked(name string) *topic {
+	t := h.topics[name]
+	if t == nil {
+		t = &topic{name: name, fan: h.pool.NewTopic()}
+		t.log = stream.NewLog(stream.Retention(h.cfg.retention), h.budget)
+		h.topics[name] = t
+		if h.timer == nil && h.state != hubClosed {
+			h.timer = time.AfterFunc(housekeeping, h.housekeep)
+		}
+	}
+	return t
+}
+
+// housekeeping is how often logs are looked through for what has become too old.
+const housekeeping = 10 * time.Second
+
+// housekeep drops what is too old, and topics that came into being only because somebody looked for them.
+func (h *Hub) housekeep() {
+	h.mu.Lock()
+	topics := make([]*topic, 0, len(h.topics))
+	for _, t := range h.topics {
+		topics = append(topics, t)
+	}
+	h.mu.Unlock()
+	now := time.Now()
+	for _, t := range topics {
+		t.log.Maintain(now, linger)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range topics {
+		if t.visitors == 0 && t.empty() {
+			delete(h.topics, t.name)
+			h.budget.Remove(t.log)
+		}
+	}
+	h.timer = nil
+	if h.state != hubClosed && len(h.topics) > 0 {
+		h.timer = time.AfterFunc(housekeeping, h.housekeep)
+	}
+}
+
+// Head returns the position of the newest message of a topic, and false while nothing is known of it. A page that shows a
+// snapshot can hand it to its viewer as since=….
+func (h *Hub) Head(topic string) (Position, bool) {
+	h.mu.Lock()
+	t := h.topics[topic]
+	h.mu.Unlock()
+	if t == nil {
+		return Position{}, false
+	}
+	pos, ok := t.log.Head()
+	return Position(pos), ok
+}
+
+// Conns returns the connections that there are at the moment of the call.
+func (h *Hub) Conns() iter.Seq[*Conn] {
+	h.mu.Lock()
+	conns := make([]*Conn, 0, len(h.conns))
+	for c := range h.conns {
+		conns = append(conns, c)
+	}
+	h.mu.Unlock()
+	return func(yield func(*Conn) bool) {
+		for _, c := range conns {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// Shutdown closes the hub with consideration: it ends the sources, refuses new connections and messages, sends every viewer
+// what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
+// is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
+// RegisterOnShutdown. Hooks and sources that do not return hold it up for at most 5 s more than ctx allows.
+func (h *Hub) Shutdown(ctx context.Context) error {
+	h.beginClosing()
+	sources := make(chan struct{})
+	go func() { h.running.Wait(); close(sources) }()
+	select {
+	case <-sources:
+	case <-ctx.Done():
+	}
+	for c := range h.Conns() {
+		h.wg.Go(func() { c.drain(errShutdown) })
+	}
+	var err error
+	select {
+	case <-h.idle:
+	case <-ctx.Done():
+		err = fmt.Errorf("tailcast: shutdown: %w", context.Cause(ctx))
+		for c := range h.Conns() {
+			c.cut(errShutdown)
+		}
+	}
+	if !h.settled(sources) {
+		return errors.Join(err, errors.New("tailcast: shutdown: a hook or a source does not return"))
+	}
+	h.finishClosing()
+	return err
+}
+
+var errShutdown = &CloseError{Code: 1001, Reason: "the server is shutting down", Err: ErrClosed}
+
+// settled waits for what has been told to end.
+func (h *Hub) settled(sources <-chan struct{}) bool {
+	t := time.NewTimer(5 * time.Second)
+	defer t.Stop()
+	for _, ch := range []<-chan struct{}{sources, h.idle} {
+		select {
+		case <-ch:
+		case <-t.C:
+			return false
+		}
+	}
+	return true
+}
+
+// Close closes the hub at once: connections get no more than their Close frame, if their socket takes it. It waits until
+// nothing of the hub is left running, hooks and sources included.
+func (h *Hub) Close() error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(ErrClosed)
+	if err := h.Shutdown(ctx); err != nil && !errors.Is(err, ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// beginClosing refuses what is new and stops the sources.
+func (h *Hub) beginClosing() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != hubOpen {
+		return
+	}
+	h.state = hubClosing
+	for cancel := range h.runs {
+		(*cancel)(ErrClosed)
+	}
+	if len(h.conns) == 0 {
+		close(h.idle)
+	}
+}
+
+// finishClosing stops the workers. Whatever could ask something of them has ended.
+func (h *Hub) finishClosing() {
+	h.wg.Wait()
+	h.mu.Lock()
+	h.state = hubClosed
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	h.mu.Unlock()
+	h.pool.Close()
+}
+
+// enter notes a call of Run, until leave.
+func (h *Hub) enter(cancel context.CancelCauseFunc) (leave func(), ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != hubOpen {
+		return nil, false
+	}
+	key := &cancel
+	h.runs[key] = struct{}{}
+	h.running.Add(1)
+	return func() {
+		h.mu.Lock()
+		delete(h.runs, key)
+		h.mu.Unlock()
+		h.running.Done()
+	}, true
+}
+
+func (h *Hub) addSource(r *sourceRun) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sources = append(h.sources, r)
+}
+
+// endSource ends what a source may do. Its last state stays in Stats until the hub is closed, unless it stopped by order.
+func (h *Hub) endSource(r *sourceRun) {
+	r.pub.ended.Store(true)
+	r.pub.topics.Range(func(t, _ any) bool {
+		t.(*topic).disown(r.pub)
+		return true
+	})
+	if state, _, _ := r.get(); state == "stopped" {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.sources = slices.DeleteFunc(h.sources, func(o *sourceRun) bool { return o == r })
+	}
+}
+
+// admit adds a connection, unless the hub is closing.
+func (h *Hub) admit(c *Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != hubOpen {
+		return false
+	}
+	h.conns[c] = struct{}{}
+	h.accepted.Add(1)
+	return true
+}
+
+// dismiss removes a connection that has ended.
+func (h *Hub) dismiss(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.conns, c)
+	if h.state != hubOpen && len(h.conns) == 0 {
+		close(h.idle)
+	}
+}
+
+// visit returns a topic for somebody who looks at it, until part.
+func (h *Hub) visit(name string) *topic {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.topicLocked(name)
+	t.visitors++
+	return t
+}
+
+func (h *Hub) part(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.visitors--
+}
+
+func (h *Hub) count(*Gap) { h.gaps.Add(1) }

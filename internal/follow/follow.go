@@ -1,0 +1,134 @@
+// Package follow follows a log file that grows, rotates and is truncated, without losing a line, and replays it from any
+// position that it has given out.
+//
+// The unit is a generation: one file, from its first byte to its last. A rotation ends one generation and begins the next;
+// so does a truncation. A generation is known by its content, so the file can be found again under another name, as a
+// copy, or in another process.
+//
+// The files to read first: look.go (what a Follower does each time it looks), reader.go (bytes to lines), replay.go.
+package follow
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// ErrUnknownPosition is what Replay returns for a position that can't be one of a file.
+var ErrUnknownPosition = errors.New("unknown position")
+
+// A Start says where the first Run begins in a file that is there already. A file that appears later, and every later
+// generation, is read from its first byte.
+type Start int
+
+const (
+	FromEnd   Start = 0  // after the last complete line
+	FromStart Start = -1 // before the first line
+)
+
+// LastLines begins n complete lines before the end.
+func LastLines(n int) Start { return Start(max(n, 0)) }
+
+// A Config says what to follow. Only Path is needed.
+type Config struct {
+	Path string
+	// Rotated is a glob of the names that Path gets when it is rotated. The default knows app.log.1, app.log-20260101,
+	// app.log.old and app-20260101.log.
+	Rotated string
+	Start   Start
+	// After makes the first Run go on after a position that an earlier process has reached. It beats Start, except when it
+	// is zero.
+	After   Position
+	MaxLine int // bytes; longer lines are cut. Default 1 MiB, at least 4
+	// Poll is the interval of the looks that need no event. It bounds what a lost event costs, and how long a truncation
+	// can stay unseen. Default 250 ms: a look at a quiet file is three system calls, some 10 µs.
+	Poll time.Duration
+	// Grace is how long a rotated file stays open after the last sign of life. Default 5 s.
+	Grace    time.Duration
+	NoNotify bool // poll only
+	// Begin is called once in every Run, before the first emit, with the position after which the first line will come;
+	// with zero where that is not known, because the file is absent or its first line is incomplete.
+	Begin func(Position)
+	// Report is called once for each trouble that begins. It must not block.
+	Report func(event string, err error)
+}
+
+// The events that are reported.
+const (
+	EventMissing    = "missing"    // the file, or its directory, is not there
+	EventUnreadable = "unreadable" // it can't be opened or read
+	EventIrregular  = "irregular"  // it is a directory, a pipe or a device
+	EventUnwatched  = "unwatched"  // no notifications: polling only
+	EventRecovered  = "recovered"  // the file is being read again
+)
+
+func (c *Config) setDefaults() {
+	c.MaxLine = max(cmpOr(c.MaxLine, 1<<20), utf8.UTFMax)
+	c.Poll = cmpOr(c.Poll, 250*time.Millisecond)
+	c.Grace = cmpOr(c.Grace, 5*time.Second)
+}
+
+// cmpOr is v, or the default where v is not positive.
+func cmpOr[T int | time.Duration](v, otherwise T) T {
+	if v > 0 {
+		return v
+	}
+	return otherwise
+}
+
+// A Follower follows one path. Run may not be called while another Run is active; everything else may be called at any time.
+type Follower struct {
+	cfg  Config
+	fs   fileSystem
+	hist history
+	stat counters
+
+	// Owned by Run, and kept from one Run to the next.
+	chain   []*generation // oldest first; the last one is, or was, the live file
+	marks   []mark
+	gap     *Gap     // to be declared before the next generation that is opened
+	last    Position // of the last line that was accepted
+	started bool     // a Run has looked at the path: Start counts no more
+
+	running sync.Mutex
+	active  atomic.Bool // a Run is
+}
+
+// New prepares a Follower. It does no I/O and starts no goroutine.
+func New(cfg Config) *Follower {
+	cfg.setDefaults()
+	return &Follower{cfg: cfg, fs: osFS{}, hist: history{limit: maxSpans}}
+}
+
+// live is the generation at the end of the chain, or nil.
+func (f *Follower) live() *generation {
+	if len(f.chain) == 0 {
+		return nil
+	}
+	return f.chain[len(f.chain)-1]
+}
+
+func (f *Follower) chainIndex(id identity) int {
+	return slices.IndexFunc(f.chain, func(g *generation) bool { return g.h != nil && f.same(g.id(), id) })
+}
+
+// Run follows the file until ctx is done, and returns context.Cause(ctx); or until emit returns an error, and returns that.
+// It never returns nil, and never because of what happens to the file.
+//
+// Each batch of lines counts as delivered when emit returns nil, and not at all when it returns an error. The next Run goes
+// on after the last delivered line, whatever has been rotated in between. Plainly: return an error from emit and call Run
+// again, and nothing is lost or repeated.
+func (f *Follower) Run(ctx context.Context, emit func(lines []Line) error) error {
+	if !f.running.TryLock() {
+		panic("follow: Run is called while another Run of the same Follower is active")
+	}
+	defer f.running.Unlock()
+	f.active.Store(true)
+	defer f.active.Store(false)
+	r := &run{Follower: f, ctx: ctx, emit: emit, batch: make([]Line, 0, batchSize)}
+	return r.loop()
+}

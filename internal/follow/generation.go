@@ -1,0 +1,54 @@
+package follow
+
+import "time"
+
+// A generation is one file, from its first byte until it is rotated away or truncated.
+type generation struct {
+	src    *source
+	h      *handle // nil between two Runs
+	reader reader
+	gap    *Gap      // to be declared before its next line
+	sealed bool      // complete as it is: a copy
+	rest   int64     // bytes that were seen and not delivered
+	grew   time.Time // when it was last seen to grow
+	mtime  time.Time // of the file when it was last looked at as the live one
+	aged   time.Time // when it ceased to be the live one; zero before
+}
+
+func (g *generation) id() identity { return identity{g.h.info} }
+
+// newGeneration begins at the first byte of h, and takes over the caller's use of h.
+func (f *Follower) newGeneration(h *handle) *generation {
+	g := &generation{h: h, gap: f.gap, src: &source{info: identity{h.info}}}
+	f.gap = nil
+	g.reader = reader{file: h, maxLine: f.cfg.MaxLine}
+	g.mtime = h.info.ModTime()
+	if h.retain() {
+		g.src.h = h
+	}
+	f.hist.add(g.src)
+	f.stat.opened(1)
+	return g
+}
+
+// replaceFile lets the generation go on in another file with the same content.
+func (f *Follower) replaceFile(g *generation, h *handle) {
+	f.closeFile(g)
+	g.h, g.reader.file = h, h
+	if h.retain() {
+		f.hist.attach(g.src, h)
+	}
+	f.stat.opened(1)
+}
+
+// closeFile keeps the place: the generation may be opened again.
+func (f *Follower) closeFile(g *generation) {
+	if g.h == nil {
+		return
+	}
+	g.reader.forget()
+	g.h.release()
+	g.h = nil
+	f.hist.close(g.src)
+	f.stat.opened(-1)
+}

@@ -1,0 +1,199 @@
+package follow
+
+import "sync"
+
+// maxSpans bounds the history. One generation is one span unless late lines of an older one came in between.
+const maxSpans = 64 << 10
+
+// A source is one generation as the history knows it. It outlives the open file.
+type source struct {
+	info identity
+	h    *handle // nil once the live stream has closed it, or its content was truncated; guarded by history.mu
+}
+
+// An entry of the history is a span of one generation's bytes, or a gap. Only the last one grows.
+type entry struct {
+	src      *source
+	from, to Position
+	partial  bool // the last line was cut at MaxLine
+	gap      *Gap
+}
+
+// A history is the order in which the live stream has emitted what it has emitted, so that a replay can follow in its steps.
+type history struct {
+	limit int // entries kept
+
+	mu      sync.Mutex
+	entries []entry
+	dropped int // entries that were forgotten: entries[0] has this number
+	sources []*source
+	begin   entry // where the first Run began: src, from, and nothing more; src is nil before
+	changed chan struct{}
+}
+
+// start notes where the live stream begins. Only the first call counts.
+func (h *history) start(src *source, at Position) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.begin.src == nil {
+		h.begin = entry{src: src, from: at, to: at}
+		h.broadcast()
+	}
+}
+
+// add makes a generation known before anything of it was emitted.
+func (h *history) add(src *source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sources = append(h.sources, src)
+}
+
+// close takes the open file away from a source.
+func (h *history) close(src *source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if src.h != nil {
+		src.h.release()
+		src.h = nil
+	}
+}
+
+// attach gives a source the file that its bytes are in from now on.
+func (h *history) attach(src *source, f *handle) {
+	h.close(src)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	src.h, src.info = f, identity{f.info}
+}
+
+// open returns the source's file, retained, or nil, and its identity.
+func (h *history) open(src *source) (*handle, identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if src.h == nil || !src.h.retain() {
+		return nil, src.info
+	}
+	return src.h, src.info
+}
+
+// extend notes what was emitted.
+func (h *history) extend(src *source, from, to Position, partial bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	defer h.broadcast()
+	if n := len(h.entries); n > 0 {
+		last := &h.entries[n-1]
+		if last.src == src && last.gap == nil && last.to == from {
+			last.to, last.partial = to, partial
+			return
+		}
+	}
+	h.push(entry{src: src, from: from, to: to, partial: partial})
+}
+
+func (h *history) gap(g *Gap) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	defer h.broadcast()
+	h.push(entry{gap: g})
+}
+
+func (h *history) push(e entry) {
+	h.entries = append(h.entries, e)
+	if len(h.entries) <= h.limit {
+		return
+	}
+	drop := max(1, h.limit/8)
+	h.entries = append(h.entries[:0], h.entries[drop:]...)
+	h.dropped += drop
+	h.prune()
+}
+
+// prune forgets sources that no entry needs. The newest stay: nothing of them may have been emitted yet.
+func (h *history) prune() {
+	used := make(map[*source]bool)
+	for i := range h.entries {
+		used[h.entries[i].src] = true
+	}
+	kept := h.sources[:0]
+	for i, src := range h.sources {
+		if used[src] || src.h != nil || i == len(h.sources)-1 {
+			kept = append(kept, src)
+		}
+	}
+	h.sources = kept
+}
+
+func (h *history) broadcast() {
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
+}
+
+// watch returns a channel that is closed at the next change.
+func (h *history) watch() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.changed == nil {
+		h.changed = make(chan struct{})
+	}
+	return h.changed
+}
+
+// first tells where the history begins: a number, a source and a position in it. It is not ok before the first generation
+// was opened.
+func (h *history) first() (n int, src *source, at Position, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.entries {
+		if e := &h.entries[i]; e.src != nil {
+			return h.dropped, e.src, e.from, true
+		}
+	}
+	return h.dropped, h.begin.src, h.begin.from, h.begin.src != nil
+}
+
+// at returns entry n. It is not ok where n is forgotten, and pending where n is still to come.
+func (h *history) at(n int) (e entry, last, pending, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := n - h.dropped
+	switch {
+	case i < 0:
+		return entry{}, false, false, false
+	case i >= len(h.entries):
+		return entry{}, false, true, true
+	}
+	return h.entries[i], i == len(h.entries)-1, false, true
+}
+
+// find lists the numbers of the entries that pos may be in, newest first. A position is the end of a line, so it belongs to
+// the span that ends with that line and not to the one that goes on after it; only where no span ends there is it a beginning.
+func (h *history) find(pos Position) []int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var inside, begins []int
+	for i := len(h.entries) - 1; i >= 0; i-- {
+		e := &h.entries[i]
+		switch {
+		case e.gap != nil || e.to.Epoch != pos.Epoch:
+		case e.from == pos:
+			begins = append(begins, i+h.dropped)
+		case e.to == pos, e.from.Offset < pos.Offset && pos.Offset < e.to.Offset:
+			inside = append(inside, i+h.dropped)
+		}
+	}
+	return append(inside, begins...)
+}
+
+// knows lists what has been opened since the history began.
+func (h *history) knows() []identity {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ids := make([]identity, len(h.sources))
+	for i, src := range h.sources {
+		ids[i] = src.info
+	}
+	return ids
+}

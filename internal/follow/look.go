@@ -1,0 +1,425 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+)
+
+// turnSize is how much one generation may deliver in one look, so that a file that is rotated under a long backlog is
+// opened before it is gone.
+const turnSize = 4 << 20
+
+// A run is the state of one call of Run.
+type run struct {
+	*Follower
+	ctx   context.Context
+	emit  func([]Line) error
+	batch []Line
+
+	watch   *watcher
+	begun   bool      // Begin was called
+	trouble trouble   // what keeps the path from being opened
+	failing bool      // an open file can't be read
+	scanned time.Time // when the siblings were last looked through
+}
+
+// A halt ends the Run: it is the consumer's error, or the end of the context. All other errors are the file's.
+type halt struct{ error }
+
+func (r *run) loop() error {
+	r.watch = r.newWatcher()
+	defer r.watch.close()
+	defer r.close()
+	r.reopen()
+	for {
+		moved, err := r.look()
+		if err != nil {
+			return err
+		}
+		if moved {
+			continue
+		}
+		if err := r.wait(); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *run) close() {
+	for _, g := range r.chain {
+		r.closeFile(g)
+	}
+}
+
+// look finds out what has happened to the path and delivers what there is to deliver. It is exact for one writer: the new
+// file and its size are taken before the old one is drained, and all that was written to the old one was written before
+// anything in the new one.
+func (r *run) look() (moved bool, err error) {
+	r.stat.update(func(s *Stats) { s.Looks++ })
+	r.arrive()
+	r.announce()
+	infos := r.infos()
+	for i, g := range slices.Clone(r.chain) {
+		if infos[i] == nil {
+			continue
+		}
+		moved, err := r.drain(g, infos[i])
+		if err != nil {
+			return false, r.haltError(err)
+		}
+		if moved {
+			return true, nil // look again before anything newer is read
+		}
+	}
+	return false, r.haltError(r.retire())
+}
+
+// haltError unwraps what ends the Run.
+func (r *run) haltError(err error) error {
+	var h halt
+	if errors.As(err, &h) {
+		return h.error
+	}
+	return err
+}
+
+// infos takes the sizes, the newest generation's first. A file that can't be asked has none.
+func (r *run) infos() []os.FileInfo {
+	infos := make([]os.FileInfo, len(r.chain))
+	for i, g := range slices.Backward(r.chain) {
+		info, err := g.h.Stat()
+		if err != nil {
+			r.fail(err)
+			continue
+		}
+		infos[i] = info
+	}
+	return infos
+}
+
+// arrive makes the file that the path names now the live generation.
+func (r *run) arrive() {
+	info, err := r.fs.Stat(r.cfg.Path)
+	if err == nil {
+		err = regular(info)
+	}
+	if err != nil {
+		r.troubled(err)
+		r.start(nil)
+		return
+	}
+	if live := r.live(); live != nil && r.same(live.id(), identity{info}) {
+		r.recovered()
+		r.rescan()
+		return
+	}
+	h, err := openHandle(r.fs, r.cfg.Path)
+	if err != nil {
+		r.troubled(err)
+		r.start(nil)
+		return
+	}
+	r.recovered()
+	if !r.start(h) {
+		r.enter(h)
+	}
+}
+
+// start does what only the first look of all does: note which files belong to the past, and where in the file that is
+// there the stream begins. A file that can't be read yet will be read from its first byte.
+func (r *run) start(h *handle) bool {
+	if r.started {
+		return false
+	}
+	r.started = true
+	r.rememberAll(r.siblings())
+	if h == nil {
+		return true
+	}
+	g := r.newGeneration(h)
+	at, err := r.cfg.Start.offset(h)
+	if err == nil {
+		err = g.reader.seek(at)
+	}
+	if err != nil {
+		r.fail(err)
+	}
+	r.chain = append(r.chain, g)
+	g.quietSince(h.info.ModTime())
+	r.hist.start(g.src, g.reader.position())
+	return true
+}
+
+// enter puts a file that was opened at the path at the end of the chain.
+func (r *run) enter(h *handle) {
+	if i := r.chainIndex(identity{h.info}); i >= 0 {
+		h.release()
+		r.promote(i)
+		return
+	}
+	since := time.Time{}
+	if old := r.live(); old != nil {
+		r.stat.update(func(s *Stats) { s.Rotations++ })
+		r.age(old)
+		since = old.mtime
+	}
+	r.insertMissed(len(r.chain), since, h)
+	r.chain = append(r.chain, r.newGeneration(h))
+	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
+}
+
+// promote makes an older generation the live one: it was renamed back.
+func (r *run) promote(i int) {
+	g := r.chain[i]
+	if g == r.live() {
+		return
+	}
+	r.age(r.live())
+	r.chain = append(slices.Delete(r.chain, i, i+1), g)
+	g.aged = time.Time{}
+}
+
+func (r *run) age(g *generation) {
+	if g.aged.IsZero() {
+		g.aged = time.Now()
+	}
+}
+
+// quietSince takes the file's own word for when it last grew, if it is older than what was seen.
+func (g *generation) quietSince(mtime time.Time) {
+	if g.grew = time.Now(); mtime.Before(g.grew) {
+		g.grew = mtime
+	}
+}
+
+// insertMissed puts the generations that came and went since then at index i of the chain. except is the file that is the
+// live one now. It returns how many there were.
+func (r *run) insertMissed(i int, since time.Time, except *handle) (n int) {
+	r.scanned = time.Now()
+	for _, h := range r.Follower.missed(since) {
+		if except != nil && r.same(identity{h.info}, identity{except.info}) {
+			h.release()
+			continue
+		}
+		g := r.newGeneration(h)
+		r.age(g)
+		r.stat.update(func(s *Stats) { s.Rotations++ })
+		r.chain = slices.Insert(r.chain, i+n, g)
+		n++
+	}
+	return n
+}
+
+// rescan looks for missed generations again while an old one is open: a directory that is read while files are renamed in
+// it may hide one of them.
+func (r *run) rescan() {
+	if len(r.chain) < 2 || time.Since(r.scanned) < r.cfg.Poll {
+		return
+	}
+	r.insertMissed(len(r.chain)-1, r.chain[0].mtime, nil)
+}
+
+// announce tells where the stream begins.
+func (r *run) announce() {
+	if r.begun {
+		return
+	}
+	r.begun = true
+	at := r.last
+	if at == (Position{}) && len(r.chain) > 0 {
+		at = r.chain[0].reader.position()
+	}
+	if r.cfg.Begin != nil {
+		r.cfg.Begin(at)
+	}
+}
+
+// drain delivers what a generation has, up to its size or one turn. moved says that something came, so that another look
+// should be taken at once.
+func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
+	if err := r.declare(g); err != nil {
+		return false, err
+	}
+	size := info.Size()
+	if size < g.reader.end() {
+		return true, r.truncated(g)
+	}
+	g.rest = size - g.reader.offset()
+	turn := min(size, g.reader.end()+turnSize)
+	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
+	switch {
+	case errors.As(err, new(halt)):
+		return true, err
+	case errors.Is(err, errChanged):
+		return true, r.truncated(g)
+	case err != nil:
+		r.fail(err)
+		return false, nil
+	}
+	r.failing = false
+	g.saw(info, n)
+	if g.sealed && turn == size {
+		return true, r.end(g)
+	}
+	return n > 0, nil
+}
+
+// saw notes what a look has found, for the next one to compare.
+func (g *generation) saw(info os.FileInfo, n int) {
+	g.rest = info.Size() - g.reader.offset()
+	g.mtime = info.ModTime()
+	if n > 0 {
+		g.grew = time.Now()
+	}
+}
+
+// declare delivers the gap before a generation.
+func (r *run) declare(g *generation) error {
+	if g.gap == nil {
+		return nil
+	}
+	if err := r.deliverGap(g.gap); err != nil {
+		return err
+	}
+	g.gap = nil
+	return nil
+}
+
+func (r *run) deliverGap(gap *Gap) error {
+	if err := r.offer([]Line{{Gap: gap}}); err != nil {
+		return err
+	}
+	r.hist.gap(gap)
+	r.stat.update(func(s *Stats) { s.Gaps++ })
+	return nil
+}
+
+// deliverTo delivers lines of one generation.
+func (r *run) deliverTo(g *generation) func([]Line, int) error {
+	return func(lines []Line, _ int) error {
+		from, last := g.reader.position(), lines[len(lines)-1]
+		if err := r.offer(lines); err != nil {
+			return err
+		}
+		r.last = last.Pos
+		r.hist.extend(g.src, from, last.Pos, last.Partial)
+		r.stat.update(func(s *Stats) {
+			s.Lines += int64(len(lines))
+			s.Bytes += int64(last.Pos.Offset - from.Offset)
+		})
+		return nil
+	}
+}
+
+func (r *run) offer(lines []Line) error {
+	if r.ctx.Err() != nil {
+		return halt{context.Cause(r.ctx)}
+	}
+	if err := r.emit(lines); err != nil {
+		return halt{err}
+	}
+	return nil
+}
+
+// retire lets old generations go that are quiet and out of Grace.
+func (r *run) retire() error {
+	for i, g := range slices.Clone(r.chain[:max(0, len(r.chain)-1)]) {
+		next := r.chain[i+1]
+		if time.Since(g.aged) < r.cfg.Grace || time.Since(g.grew) < r.cfg.Grace || next.reader.end() == 0 {
+			continue
+		}
+		return r.end(g) // the chain has changed: the others' turn comes with the next look
+	}
+	return nil
+}
+
+// end delivers a generation's unterminated last line and lets go of it.
+func (r *run) end(g *generation) error {
+	if err := r.flush(g); err != nil {
+		return err
+	}
+	r.remember(mark{id: r.latest(g), pos: g.reader.position()})
+	r.closeFile(g)
+	r.remove(g)
+	return nil
+}
+
+func (r *run) remove(g *generation) {
+	r.chain = slices.DeleteFunc(r.chain, func(other *generation) bool { return other == g })
+}
+
+func (r *run) flush(g *generation) error {
+	return g.reader.hand(g.reader.end(), ending{final: true}, r.batch, r.deliverTo(g))
+}
+
+// latest is a generation's identity with its present size and time.
+func (r *run) latest(g *generation) identity {
+	if info, err := g.h.Stat(); err == nil {
+		return identity{info}
+	}
+	return g.id()
+}
+
+// trouble is one episode in which the path can't be read.
+type trouble struct {
+	event string
+	since time.Time
+	told  bool
+}
+
+// troubled reports what is in the way once. A name that is absent for a moment is no trouble while a generation is open:
+// that is how a rotation looks.
+func (r *run) troubled(err error) {
+	event := eventOf(err)
+	if r.trouble.event != event {
+		r.trouble = trouble{event: event, since: time.Now()}
+	}
+	if r.trouble.told || len(r.chain) > 0 && time.Since(r.trouble.since) < r.cfg.Poll {
+		return
+	}
+	r.trouble.told = true
+	r.report(event, err)
+}
+
+func eventOf(err error) string {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return EventMissing
+	case errors.Is(err, errDirectory), errors.Is(err, errIrregular):
+		return EventIrregular
+	}
+	return EventUnreadable
+}
+
+func (r *run) recovered() {
+	if r.trouble.told {
+		r.report(EventRecovered, nil)
+	}
+	r.trouble = trouble{}
+}
+
+func (r *run) report(event string, err error) {
+	r.stat.update(func(s *Stats) {
+		s.Trouble = event
+		if event == EventRecovered {
+			s.Trouble = ""
+		}
+		if err != nil {
+			s.LastError = err
+		}
+	})
+	if r.cfg.Report != nil {
+		r.cfg.Report(event, err)
+	}
+}
+
+// fail notes an error of an open file. It will be tried again at the next look.
+func (r *run) fail(err error) {
+	if !r.failing {
+		r.report(EventUnreadable, err)
+	}
+	r.failing = true
+}

@@ -1,0 +1,83 @@
+package follow
+
+import (
+	"slices"
+)
+
+// reopen opens again what an earlier Run, or an earlier process, was reading.
+func (r *run) reopen() {
+	if !r.started && r.cfg.After != (Position{}) {
+		r.resumeAfter(r.cfg.After)
+		return
+	}
+	list := r.files()
+	for _, g := range slices.Clone(r.chain) {
+		h := r.findAgain(g, list)
+		if h == nil {
+			r.lose(g)
+			continue
+		}
+		r.replaceFile(g, h)
+	}
+}
+
+// findAgain prefers the same file even if its content has changed: the next look will see that it was truncated.
+func (r *run) findAgain(g *generation, list []sibling) *handle {
+	for _, s := range list {
+		if !r.same(g.src.info, s.id) {
+			continue
+		}
+		if h, err := r.open(s); err == nil {
+			return h
+		}
+	}
+	_, h := r.locate(list, identity{}, g.reader.position())
+	return h
+}
+
+// lose gives a generation up that is nowhere any more. If it was old, and read to its end, nothing is missing.
+func (r *run) lose(g *generation) {
+	i := slices.Index(r.chain, g)
+	r.remove(g)
+	gap := g.gap
+	if gap == nil && (g.rest > 0 || g.aged.IsZero() && g.reader.end() > 0) {
+		gap = &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: g.rest == 0,
+			Reason: "the file was removed while it was not followed"}
+	}
+	switch {
+	case gap == nil:
+	case i < len(r.chain) && r.chain[i].gap == nil:
+		r.chain[i].gap = gap
+	case i == len(r.chain):
+		r.gap = gap
+	}
+}
+
+// resumeAfter opens the file that an earlier process's position is in, and all that are newer.
+func (r *run) resumeAfter(pos Position) {
+	r.started = true
+	list := r.files()
+	i, h := r.locate(list, identity{}, pos)
+	if h == nil {
+		r.rememberAll(r.siblings())
+		r.gap = &Gap{From: pos, Count: -1, Bytes: -1, Reason: "the position to go on after is in no file"}
+		return
+	}
+	r.last = pos
+	r.rememberAll(list[:i])
+	r.chain = append(r.chain, r.newGeneration(h))
+	g := r.chain[0]
+	if err := g.reader.seek(int64(pos.Offset)); err != nil {
+		r.fail(err)
+	}
+	g.quietSince(h.info.ModTime())
+	r.hist.start(g.src, pos)
+	for _, s := range list[i+1:] {
+		if h, err := r.open(s); err == nil && r.chainIndex(identity{h.info}) < 0 {
+			r.age(r.live())
+			r.chain = append(r.chain, r.newGeneration(h))
+		} else if err == nil {
+			h.release()
+		}
+	}
+}

@@ -1,0 +1,253 @@
+package follow
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// An identity says which file it is, for as long as that file is open or not removed. After that a new file may get the
+// same one, so content decides wherever an identity is old.
+type identity struct{ os.FileInfo }
+
+func (id identity) known() bool { return id.FileInfo != nil }
+
+func (f *Follower) same(a, b identity) bool {
+	return a.known() && b.known() && f.fs.Same(a.FileInfo, b.FileInfo)
+}
+
+// unchanged reports that nobody has touched the file since a was noted, so that it can't be a new one by the same identity.
+func (f *Follower) unchanged(a, b identity) bool {
+	return f.same(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
+// A sibling is a file that the live one may have become.
+type sibling struct {
+	name string
+	id   identity
+}
+
+// siblings lists the rotated files, oldest first.
+func (f *Follower) siblings() []sibling {
+	var list []sibling
+	for _, name := range f.siblingNames() {
+		info, err := f.fs.Stat(name)
+		if err == nil && regular(info) == nil && !compressed(name) {
+			list = append(list, sibling{name, identity{info}})
+		}
+	}
+	slices.SortStableFunc(list, byAge)
+	return list
+}
+
+// compressed files are not read yet: a reader that unpacks would be chosen here and in Follower.open.
+func compressed(name string) bool {
+	return slices.Contains([]string{".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".Z"}, filepath.Ext(name))
+}
+
+// siblingNames follows symbolic links: what a link's target becomes lies beside the target.
+func (f *Follower) siblingNames() []string {
+	paths := []string{f.cfg.Path}
+	if target, err := f.fs.Resolve(f.cfg.Path); err == nil && target != f.cfg.Path {
+		paths = append(paths, target)
+	}
+	var names []string
+	if f.cfg.Rotated != "" {
+		names, _ = f.fs.Glob(f.cfg.Rotated)
+	} else {
+		for _, path := range paths {
+			names = append(names, f.defaultSiblings(path)...)
+		}
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return slices.Contains(paths, name) })
+}
+
+func (f *Follower) defaultSiblings(path string) []string {
+	dir, base := filepath.Split(path)
+	entries, _ := f.fs.ReadDir(filepath.Dir(path))
+	var names []string
+	for _, name := range entries {
+		if rotatedName(base, name) {
+			names = append(names, dir+name)
+		}
+	}
+	return names
+}
+
+// rotatedName knows app.log.1, app.log-20260101, app.log.old, and app-20260101.log. An editor's or a program's app.log.swp
+// and app.log.offset are none.
+func rotatedName(base, name string) bool {
+	if mark, ok := strings.CutPrefix(name, base); ok {
+		return rotationMark(mark)
+	}
+	ext := filepath.Ext(base)
+	mark, ok := strings.CutPrefix(name, strings.TrimSuffix(base, ext))
+	mark, hasExt := strings.CutSuffix(mark, ext)
+	return ok && hasExt && rotationMark(mark)
+}
+
+func rotationMark(s string) bool {
+	if len(s) < 2 || !strings.Contains(".-_", s[:1]) {
+		return false
+	}
+	s = s[1:]
+	return strings.Trim(s, "0123456789.-_:+TZ") == "" || slices.Contains([]string{"old", "bak", "prev", "last"}, s)
+}
+
+// byAge orders by modification time. Within one tick of the file system's clock the numbers of logrotate count down, and
+// dates count up.
+func byAge(a, b sibling) int {
+	if c := a.id.ModTime().Compare(b.id.ModTime()); c != 0 {
+		return c
+	}
+	m, errM := rotationNumber(a.name)
+	n, errN := rotationNumber(b.name)
+	if errM == nil && errN == nil {
+		return cmp.Compare(n, m)
+	}
+	return cmp.Compare(a.name, b.name)
+}
+
+func rotationNumber(name string) (int, error) {
+	s := strings.TrimPrefix(filepath.Ext(name), ".")
+	if len(s) > 5 {
+		return 0, strconv.ErrRange // a date
+	}
+	return strconv.Atoi(s)
+}
+
+// files lists the siblings and then the live file, which is the newest whatever its time says.
+func (f *Follower) files() []sibling {
+	list := f.siblings()
+	if info, err := f.fs.Stat(f.cfg.Path); err == nil && regular(info) == nil {
+		list = append(list, sibling{f.cfg.Path, identity{info}})
+	}
+	return list
+}
+
+// open opens a sibling. Its name may mean another file by now: then it is looked for under the others.
+func (f *Follower) open(s sibling) (*handle, error) {
+	h, err := openHandle(f.fs, s.name)
+	if err == nil && f.same(identity{h.info}, s.id) {
+		return h, nil
+	}
+	if err == nil {
+		h.release()
+		err = os.ErrNotExist
+	}
+	for _, other := range f.files() {
+		if !f.same(other.id, s.id) {
+			continue
+		}
+		if h, err := openHandle(f.fs, other.name); err == nil {
+			if f.same(identity{h.info}, s.id) {
+				return h, nil
+			}
+			h.release()
+		}
+	}
+	return nil, err
+}
+
+// locate finds the file that pos is in: the one with that identity if the content is right, else the newest with the
+// right content. It returns an index into list and the open file.
+func (f *Follower) locate(list []sibling, id identity, pos Position) (int, *handle) {
+	for _, byIdentity := range []bool{true, false} {
+		for i, s := range slices.Backward(list) {
+			if f.same(id, s.id) != byIdentity {
+				continue
+			}
+			if h := f.openAt(s, pos); h != nil {
+				return i, h
+			}
+		}
+	}
+	return -1, nil
+}
+
+func (f *Follower) openAt(s sibling, pos Position) *handle {
+	if s.id.Size() < int64(pos.Offset) {
+		return nil
+	}
+	h, err := f.open(s)
+	if err != nil {
+		return nil
+	}
+	if !holds(h, pos) {
+		h.release()
+		return nil
+	}
+	return h
+}
+
+// A mark remembers a file that was read, or was there before, so that it isn't taken for a generation that was missed.
+type mark struct {
+	id        identity
+	pos       Position // a place in it
+	truncated bool     // it ended by truncation, so a copy of it may turn up under a new identity
+}
+
+const maxMarks = 4096
+
+func (f *Follower) remember(m mark) {
+	f.marks = append(f.marks, m)
+	if len(f.marks) > maxMarks {
+		f.marks = slices.Delete(f.marks, 0, maxMarks/4)
+	}
+}
+
+// rememberAll marks files that belong to the past.
+func (f *Follower) rememberAll(list []sibling) {
+	for _, s := range list {
+		m := mark{id: s.id}
+		if h, err := f.open(s); err == nil {
+			m.pos = positionIn(h, s.id.Size())
+			h.release()
+		}
+		f.remember(m)
+	}
+}
+
+// missed opens the generations that came and went between two looks: siblings that nobody knows, and that were written
+// to since the live file was last seen.
+func (f *Follower) missed(since time.Time) []*handle {
+	var found []*handle
+	for _, s := range f.siblings() {
+		if s.id.ModTime().Before(since) || f.isOpen(s.id) || f.untouched(s.id) {
+			continue
+		}
+		h, err := f.open(s)
+		if err != nil {
+			continue
+		}
+		if f.familiar(h) {
+			h.release()
+			continue
+		}
+		found = append(found, h)
+	}
+	return found
+}
+
+func (f *Follower) isOpen(id identity) bool { return f.chainIndex(id) >= 0 }
+
+func (f *Follower) untouched(id identity) bool {
+	return slices.ContainsFunc(f.marks, func(m mark) bool { return f.unchanged(m.id, id) })
+}
+
+// familiar compares content. The same content under another identity is a copy where the original was truncated, and
+// otherwise a generation that happens to look the same.
+func (f *Follower) familiar(h *handle) bool {
+	id := identity{h.info}
+	for _, m := range f.marks {
+		if (m.truncated || f.same(m.id, id)) && m.pos.Offset > 0 && holds(h, m.pos) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,74 @@
+package follow
+
+import (
+	"slices"
+	"time"
+)
+
+// quietTime is how long a file must have been quiet before its truncation to say that nothing was lost in it: copytruncate
+// copies and truncates within milliseconds.
+const quietTime = time.Second
+
+// truncated ends a generation whose content is gone from its file, and begins another in the same file. What was not
+// delivered may be in a copy, as copytruncate makes one before it truncates: then the generation goes on in the copy.
+func (r *run) truncated(g *generation) error {
+	copied := r.findCopy(g)
+	if copied == nil {
+		if err := r.flush(g); err != nil { // all that is left of its last line is what was read
+			return err
+		}
+	}
+	r.stat.update(func(s *Stats) { s.Truncations++ })
+	r.remember(mark{id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
+	if r.gap == nil {
+		r.gap = truncationGap(g, copied != nil)
+	}
+	i := slices.Index(r.chain, g)
+	file, aged, since := g.h, g.aged, g.mtime
+	file.retain()
+	if copied != nil {
+		since = copied.info.ModTime()
+		r.replaceFile(g, copied)
+		r.age(g)
+		g.sealed = true
+		i++
+	} else {
+		r.closeFile(g)
+		r.remove(g)
+	}
+	i += r.insertMissed(i, since, nil)
+	fresh := r.newGeneration(file)
+	fresh.aged, fresh.grew = aged, time.Now()
+	r.chain = slices.Insert(r.chain, i, fresh)
+	return nil
+}
+
+func truncationGap(g *generation, copied bool) *Gap {
+	switch {
+	case !copied:
+		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: g.rest <= int64(g.reader.pending()),
+			Reason: "the file was truncated"}
+	case time.Since(g.grew) < quietTime:
+		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: true,
+			Reason: "the file was truncated; lines may have been written after it was copied"}
+	}
+	return nil
+}
+
+// findCopy opens the newest sibling that holds what the generation remembers and at least as much as was read of it.
+func (r *run) findCopy(g *generation) *handle {
+	for _, s := range slices.Backward(r.siblings()) {
+		if s.id.Size() < g.reader.end() || r.isOpen(s.id) || r.untouched(s.id) {
+			continue
+		}
+		h, err := r.open(s)
+		if err != nil {
+			continue
+		}
+		if g.reader.matches(h) {
+			return h
+		}
+		h.release()
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package itest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("ITEST_WRITER") != "" { // this process is a writer: see startWriter
+		os.Exit(writerMain())
+	}
+	code := m.Run()
+	if binDir != "" {
+		os.RemoveAll(binDir)
+	}
+	os.Exit(code)
+}
+
+// need makes sure of components: a program by its name, a package of Node's as "npm/NAME".
+func need(t *testing.T, components ...string) {
+	t.Helper()
+	for _, c := range components {
+		var err error
+		if name, ok := strings.CutPrefix(c, "npm/"); ok {
+			_, err = os.Stat(filepath.Join("node_modules", name, "package.json"))
+		} else {
+			_, err = exec.LookPath(c)
+		}
+		switch {
+		case err == nil:
+		case os.Getenv("CI") == "true":
+			t.Fatalf("%s is missing, and with CI=true nothing is skipped: %v", c, err)
+		default:
+			t.Skipf("%s is missing: %v", c, err)
+		}
+	}
+}
+
+// setting is a count: the variable's value if it is set, or else the long one in a soak, or else the short one.
+func setting(t *testing.T, name string, short, long int) int {
+	t.Helper()
+	if s := os.Getenv(name); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n <= 0 {
+			t.Fatalf("%s=%s: must be a positive number", name, s)
+		}
+		return n
+	}
+	if os.Getenv("ITEST_SOAK") == "1" {
+		return long
+	}
+	return short
+}
+
+// patience is how long nothing may happen before a test gives up.
+const patience = 60 * time.Second
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up after %v: %s", patience, what)
+		}
+	}
+}
+
+var (
+	binDir  string
+	logtail = sync.OnceValues(func() (string, error) {
+		var err error
+		if binDir, err = os.MkdirTemp("", "tailcast-itest-"); err != nil {
+			return "", err
+		}
+		bin := filepath.Join(binDir, "logtail")
+		build := exec.Command("go", "build", "-o", bin, "./examples/logtail")
+		build.Dir = ".."
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go build examples/logtail: %w\n%s", err, out)
+		}
+		return bin, nil
+	})
+)

@@ -1,0 +1,137 @@
+package tailcast
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// An Option changes a default of New. Options that cannot be meant make New panic.
+type Option interface{ apply(*config) }
+
+type option func(*config)
+
+func (o option) apply(c *config) { o(c) }
+
+// config is what the options make; it does not change after New.
+type config struct {
+	backlog      int
+	retention    Retention
+	memory       int64
+	pingInterval time.Duration
+	pongTimeout  time.Duration
+	heartbeat    time.Duration
+	writeTimeout time.Duration
+	readLimit    int64
+	private      int
+	onConnect    []func(*Conn) error
+	afterRead    []func(*Conn, Inbound) error
+	beforeClose  []func(*Conn, error)
+	logger       *slog.Logger
+}
+
+func defaults() config {
+	return config{
+		retention:    Retention{Bytes: 8 << 20},
+		memory:       256 << 20,
+		pingInterval: 25 * time.Second,
+		pongTimeout:  10 * time.Second,
+		heartbeat:    15 * time.Second,
+		writeTimeout: 10 * time.Second,
+		readLimit:    64 << 10,
+		private:      256 << 10,
+		logger:       slog.New(slog.DiscardHandler),
+	}
+}
+
+// must panics, in New, for an option that cannot be meant.
+func must(ok bool, format string, args ...any) {
+	if !ok {
+		panic("tailcast: " + fmt.Sprintf(format, args...))
+	}
+}
+
+// Retention bounds what the hub keeps of each topic in memory. A zero field is no bound.
+type Retention struct {
+	Bytes    int64         // of payload
+	Messages int           // number of messages
+	Age      time.Duration // since Message.Time
+}
+
+// WithBacklog sets how many of the newest messages a viewer gets that asks for nothing else, such as tail=N or since=…: 0 by
+// default, so that it sees what comes from now on.
+func WithBacklog(n int) Option {
+	must(n >= 0, "WithBacklog(%d): must not be negative", n)
+	return option(func(c *config) { c.backlog = n })
+}
+
+// WithRetention sets what is kept of each topic in memory: 8 MiB of payload by default. The newest message is kept in any
+// case until it is too old. A viewer that falls further behind is served by the topic's Replayer, or told what it missed.
+func WithRetention(r Retention) Option {
+	must(r.Bytes >= 0 && r.Messages >= 0 && r.Age >= 0, "WithRetention(%+v): must not be negative", r)
+	return option(func(c *config) { c.retention = r })
+}
+
+// WithMemoryLimit bounds the memory of a hub, in bytes: 256 MiB by default, 0 = no limit. It counts the logs of all topics,
+// their encodings and what is queued for single connections; a connection itself costs a constant on top. At the limit the
+// encodings that were not used for longest go first, since they can be made again, then the oldest messages.
+func WithMemoryLimit(bytes int64) Option {
+	must(bytes == 0 || bytes >= 1<<20, "WithMemoryLimit(%d): at least 1 MiB, or 0 for no limit", bytes)
+	return option(func(c *config) { c.memory = bytes })
+}
+
+// WithPing sets after how much silence of its peer a WebSocket is pinged, 25 s by default, and how much more silence ends
+// it with ErrPingTimeout, 10 s by default. Any byte of the peer counts, and so does progress in sending to a slow one.
+// Interval 0 turns pings off: a dead peer is then found only when something is to be sent.
+func WithPing(interval, timeout time.Duration) Option {
+	must(interval >= 0 && timeout > 0, "WithPing(%v, %v): interval must not be negative, timeout must be positive", interval, timeout)
+	return option(func(c *config) { c.pingInterval, c.pongTimeout = interval, timeout })
+}
+
+// WithHeartbeat sets after how much silence an event stream gets a heartbeat, 15 s by default, 0 = never. Proxies cut
+// streams that are quiet for long, often after 60 s.
+func WithHeartbeat(interval time.Duration) Option {
+	must(interval >= 0, "WithHeartbeat(%v): must not be negative", interval)
+	return option(func(c *config) { c.heartbeat = interval })
+}
+
+// WithWriteTimeout sets how long a peer may take not a single byte, 10 s by default, before its connection ends with
+// ErrWriteTimeout. However slow it is, a peer that takes some is not cut off.
+func WithWriteTimeout(d time.Duration) Option {
+	must(d > 0, "WithWriteTimeout(%v): must be positive", d)
+	return option(func(c *config) { c.writeTimeout = d })
+}
+
+// WithReadLimit sets how many bytes a message of a client may have, 64 KiB by default. A larger one closes its connection
+// with 1009.
+func WithReadLimit(bytes int64) Option {
+	must(bytes > 0, "WithReadLimit(%d): must be positive", bytes)
+	return option(func(c *config) { c.readLimit = bytes })
+}
+
+// WithOnConnect adds a hook that is called when a connection has been accepted, before it gets anything. An error closes the
+// connection with it as the cause. See the table of hooks in the package's documentation.
+func WithOnConnect(f func(*Conn) error) Option {
+	must(f != nil, "WithOnConnect(nil)")
+	return option(func(c *config) { c.onConnect = append(c.onConnect, f) })
+}
+
+// WithAfterRead adds a hook that is called for each message of a client. An error closes the connection with it as the
+// cause. See the table of hooks in the package's documentation.
+func WithAfterRead(f func(*Conn, Inbound) error) Option {
+	must(f != nil, "WithAfterRead(nil)")
+	return option(func(c *config) { c.afterRead = append(c.afterRead, f) })
+}
+
+// WithBeforeClose adds a hook that is called exactly once for each connection, however it ends, with the cause. See the
+// table of hooks in the package's documentation.
+func WithBeforeClose(f func(*Conn, error)) Option {
+	must(f != nil, "WithBeforeClose(nil)")
+	return option(func(c *config) { c.beforeClose = append(c.beforeClose, f) })
+}
+
+// WithLogger makes the hub log to l. By default it logs nothing. It never logs payloads or tokens.
+func WithLogger(l *slog.Logger) Option {
+	must(l != nil, "WithLogger(nil)")
+	return option(func(c *config) { c.logger = l })
+}

@@ -1,0 +1,408 @@
+package tailcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/stream"
+	"github.com/tailcast/tailcast/internal/wire"
+	"github.com/tailcast/tailcast/internal/wsconn"
+)
+
+// ServeHTTP serves the default topic to one client, in the form that its request asks for, for as long as the connection
+// lives:
+//
+//	Upgrade: websocket          each message as one text (or binary) frame
+//	Accept: text/event-stream   server-sent events with ids
+//	any other GET               plain text, a line for each message, as tail -f prints it
+//
+// The query is the same for all: since=POSITION (or topic=POSITION,…) goes on after that message, tail=N begins with the N
+// newest messages that the hub has, gaps=0 leaves out the lines that declare a loss. Last-Event-ID beats since beats tail.
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.serve(w, r, []string{""}) }
+
+// Handler returns a handler like ServeHTTP that serves exactly these topics: all of them, or those that the request names
+// with topic=… (repeatable). It panics if there is none, or a name is not fit.
+func (h *Hub) Handler(topics ...string) http.Handler {
+	must(len(topics) > 0, "Handler: no topic")
+	must(len(topics) <= maxTopics, "Handler: %d topics, the limit is %d", len(topics), maxTopics)
+	for i, t := range topics {
+		err := checkTopic(t)
+		must(err == nil, "Handler: topic %q: %v", t, err)
+		must(!slices.Contains(topics[:i], t), "Handler: topic %q comes twice", t)
+	}
+	topics = slices.Clone(topics)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, topics) })
+}
+
+// A request is what a client asks for.
+type request struct {
+	format format
+	topics []string
+	start  map[string]start
+}
+
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mount []string) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		h.refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("This is a stream: GET it, %s has no meaning here.", r.Method))
+		return
+	}
+	if err := checkOrigin(r); err != nil {
+		h.refuse(w, http.StatusForbidden, err.Error())
+		return
+	}
+	req, status, err := parseRequest(r, mount)
+	if err != nil {
+		h.refuse(w, status, err.Error())
+		return
+	}
+	if req.format.transport == formatWebSocket.transport {
+		h.serveWebSocket(w, r, req)
+	} else {
+		h.serveStream(w, r, req)
+	}
+}
+
+func (h *Hub) refuse(w http.ResponseWriter, status int, sentence string) {
+	h.refused.Add(1)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.Error(w, sentence, status)
+}
+
+func (h *Hub) refuseClosed(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "5")
+	h.refuse(w, http.StatusServiceUnavailable, "The server is shutting down; try again in a few seconds.")
+}
+
+// checkOrigin lets a browser in only from the page's own origin: scheme, host and port (RFC 6454, 5). Programs send none.
+func checkOrigin(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return nil
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	u, err := url.Parse(origin)
+	if err == nil && strings.EqualFold(u.Scheme, scheme) && strings.EqualFold(withPort(u.Host, scheme), withPort(r.Host, scheme)) &&
+		u.User == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" {
+		return nil
+	}
+	return fmt.Errorf("A page of origin %q may not read from host %q.", origin, r.Host) //nolint:staticcheck // a sentence for people
+}
+
+func withPort(host, scheme string) string {
+	if u := (&url.URL{Host: host}); u.Port() == "" {
+		return host + map[string]string{"http": ":80", "https": ":443"}[scheme]
+	}
+	return host
+}
+
+// parseRequest reads what the client asks for. On error, status and the error's text are the answer.
+func parseRequest(r *http.Request, mount []string) (*request, int, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, http.StatusBadRequest, fmt.Errorf("The query cannot be read: %w.", err)
+	}
+	req := &request{format: chooseFormat(r), topics: mount, start: make(map[string]start)}
+	if asked, ok := q["topic"]; ok {
+		for i, t := range asked {
+			if !slices.Contains(mount, t) {
+				return nil, http.StatusForbidden, fmt.Errorf("topic %s is not served here.", quote(t))
+			}
+			if slices.Contains(asked[:i], t) {
+				return nil, http.StatusBadRequest, fmt.Errorf("topic %s comes twice.", quote(t))
+			}
+		}
+		req.topics = asked
+	}
+	if req.format.gaps, err = parseGaps(q); err != nil {
+		return nil, http.StatusBadRequest, err
+	}
+	if err := req.parseStart(r, q); err != nil {
+		return nil, http.StatusBadRequest, err
+	}
+	return req, 0, nil
+}
+
+// quote shows a value of the client's in a sentence, but no more than a little of it.
+func quote(s string) string {
+	const most = 40
+	if len(s) > most {
+		return strconv.QuoteToASCII(s[:most]) + "…"
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+func chooseFormat(r *http.Request) format {
+	switch {
+	case headerHas(r.Header, "Upgrade", "websocket"):
+		return formatWebSocket
+	case headerHas(r.Header, "Accept", "text/event-stream"):
+		return formatSSE
+	}
+	return formatText
+}
+
+// headerHas reports whether a comma-separated header names a token, whatever its parameters.
+func headerHas(h http.Header, name, token string) bool {
+	for _, v := range h.Values(name) {
+		for part := range strings.SplitSeq(v, ",") {
+			part, _, _ = strings.Cut(part, ";")
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func parseGaps(q url.Values) (bool, error) {
+	switch v := q.Get("gaps"); v {
+	case "", "1":
+		return true, nil
+	case "0":
+		return false, nil
+	default:
+		return false, fmt.Errorf("gaps=%s: must be 0 or 1.", quote(v))
+	}
+}
+
+// parseStart finds out where each topic begins: Last-Event-ID beats since beats tail.
+func (req *request) parseStart(r *http.Request, q url.Values) error {
+	common := start{tail: -1}
+	if v := q.Get("tail"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 31)
+		if err != nil {
+			return fmt.Errorf("tail=%s: must be a whole number from 0 to 2147483647.", quote(v))
+		}
+		common.tail = int(n)
+	}
+	for _, t := range req.topics {
+		req.start[t] = common
+	}
+	name, value := "since", q.Get("since")
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		name, value = "Last-Event-ID", id
+	}
+	if value == "" {
+		return nil
+	}
+	single, many, err := wire.ParsePositions(value)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w.", name, err)
+	case many == nil && len(req.topics) > 1:
+		if p := Position(single); p == (Position{}) || p == Earliest() {
+			for _, t := range req.topics {
+				req.setSince(t, p)
+			}
+			return nil
+		}
+		return fmt.Errorf("%s: one position for %d topics; write topic=position,topic=position.", name, len(req.topics))
+	case many == nil:
+		req.setSince(req.topics[0], Position(single))
+		return nil
+	}
+	for _, tp := range many {
+		if slices.Contains(req.topics, tp.Topic) { // others may have been asked for by the request before this one
+			req.setSince(tp.Topic, Position(tp.Pos))
+		}
+	}
+	return nil
+}
+
+func (req *request) setSince(topic string, p Position) {
+	if p == (Position{}) {
+		req.start[topic] = start{tail: 0}
+	} else {
+		req.start[topic] = start{since: p}
+	}
+}
+
+// open makes the connection known to the hub, with fan as its write side, and lets it begin.
+func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
+	o.Failed = func(err error) { c.end(err) }
+	c.fan = h.pool.Add(o)
+	if !h.admit(c) {
+		c.fan.Abort(ErrClosed)
+		<-c.fan.Done()
+		c.fan.Remove()
+		return false
+	}
+	if c.hello != nil {
+		c.fan.Say(c.hello())
+	}
+	for _, f := range h.cfg.onConnect {
+		if err := c.guard(func() error { return f(c) }); err != nil {
+			c.end(err)
+			return true
+		}
+	}
+	for _, t := range req.topics {
+		// It may be there already, by a hook, or the connection may be ending.
+		_ = c.subscribe(t, req.start[t])
+	}
+	c.fan.Beat() // tells a stream where it stands
+	return true
+}
+
+func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) {
+	if h.closing() {
+		h.refuseClosed(w)
+		return
+	}
+	c := h.newConn(r.Context(), r.RemoteAddr, &req.format)
+	c.farewell = func(ce *CloseError) []byte {
+		return wire.AppendFrame(nil, wire.OpClose, wsconn.ClosePayload(ce.Code, ce.Reason))
+	}
+	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.readLimit, Control: c.control})
+	if err != nil {
+		h.refused.Add(1)
+		if errors.Is(err, wsconn.ErrHijack) { // the 101 is in net/http's buffer: there is no other answer left
+			panic(http.ErrAbortHandler)
+		}
+		return // the client has been told
+	}
+	nc := ws.NetConn()
+	sock, direct := fanout.NewSocket(nc)
+	opened := h.open(c, req, fanout.Options{
+		Socket: sock, Direct: direct, Handler: &plainHandler{c},
+		Abort:    func() { nc.Close() },
+		LastRead: func() int64 { return c.lastHeard(ws.LastRead()) },
+		Ping:     func(dst []byte) []byte { return wire.AppendFrame(dst, wire.OpPing, nil) },
+		Pong:     func(dst, data []byte) []byte { return wire.AppendFrame(dst, wire.OpPong, data) },
+	})
+	if !opened {
+		nc.Close()
+		ws.Release()
+		return
+	}
+	c.readAll(ws)
+	<-c.sealed
+	ws.Linger(lingerTime, lingerBytes)
+	nc.Close()
+	ws.Release()
+	c.leave()
+}
+
+const (
+	// closeTime is how long the peer has to answer a Close frame.
+	closeTime = 5 * time.Second
+	// A peer that was told to go may be sending still: closing a socket with unread bytes resets it, and the peer would
+	// lose the Close frame that says why.
+	lingerTime  = time.Second
+	lingerBytes = 1 << 20
+)
+
+// control is called for each control frame that the WebSocket library wants to write.
+func (c *Conn) control(op wsconn.Opcode, payload []byte) {
+	switch op {
+	case wsconn.OpPong:
+		c.fan.SendPong(payload)
+	case wsconn.OpClose:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ending {
+			c.lastWord = wire.AppendFrame(nil, wire.OpClose, payload)
+		}
+	}
+}
+
+// readAll reads until the client closes, something fails, or the connection has been closed here and the client has
+// answered or run out of time.
+func (c *Conn) readAll(ws *wsconn.Conn) {
+	stop := context.AfterFunc(c.ctx, func() {
+		<-c.sealed
+		_ = ws.NetConn().SetReadDeadline(time.Now().Add(closeTime))
+	})
+	defer stop()
+	for {
+		data, binary, err := ws.Read()
+		if err != nil {
+			c.readFailed(err)
+			return
+		}
+		if c.ctx.Err() != nil {
+			continue // what comes after our Close is not for us (RFC 6455, 5.5.1)
+		}
+		if err := c.received(Inbound{Data: data, Binary: binary}); err != nil {
+			c.end(err)
+		}
+	}
+}
+
+// readFailed ends the connection because of what its reader met.
+func (c *Conn) readFailed(err error) {
+	var peer *wsconn.CloseError
+	if errors.As(err, &peer) {
+		c.end(&CloseError{Code: peer.Code, Reason: peer.Reason})
+		return
+	}
+	var violation *wsconn.ProtocolError
+	if errors.As(err, &violation) { // lastWord says so to the peer
+		c.end(&CloseError{Code: violation.Code, Reason: violation.Reason, Err: err})
+		return
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	// The socket is gone: there is nobody left to write to. (If it is gone because the write side failed, that is the cause.)
+	if werr := c.fan.Err(); werr != nil {
+		c.end(werr)
+	}
+	c.end(fmt.Errorf("tailcast: read: %w", err))
+	c.fan.Abort(err)
+}
+
+// lastHeard is when the peer was last heard of, given when a byte was last read of it.
+func (c *Conn) lastHeard(read time.Time) int64 {
+	if c.hooking.Load() {
+		return time.Now().UnixNano()
+	}
+	return max(read.UnixNano(), c.hooked.Load())
+}
+
+func (h *Hub) closing() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.state != hubOpen
+}
+
+// panicked reports a hook's panic: to the logger, or else where net/http would have.
+func (h *Hub) panicked(c *Conn, p *PanicError) {
+	h.panics.Add(1)
+	if h.cfg.logger.Enabled(c.ctx, 8) {
+		h.cfg.logger.Error("hook panicked", "conn", c.id, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+		return
+	}
+	srv, _ := c.ctx.Value(http.ServerContextKey).(*http.Server)
+	if srv != nil && srv.ErrorLog != nil {
+		srv.ErrorLog.Printf("tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
+}
+
+// A plainHandler is the fanout.Handler of a bare WebSocket.
+type plainHandler struct{ *Conn }
+
+// Quiet is not used: a WebSocket has pings.
+func (p *plainHandler) Quiet(dst []byte) []byte { return dst }
+
+// Dropped tells nothing: a bare WebSocket has no way to tell a notice from a message.
+func (p *plainHandler) Dropped(dst []byte, _ int) []byte { return dst }
+
+// Rewrite is not used.
+func (p *plainHandler) Rewrite(dst []byte, _ *fanout.Sub, _ *stream.Chunk) []byte { return dst }

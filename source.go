@@ -1,0 +1,118 @@
+package tailcast
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// A Source brings messages into a hub: see Hub.Run.
+//
+// The contract of Run:
+//
+//  1. It returns nil when it has finished for good.
+//  2. Any other error means: run me again, after a while. It must then go on after the last message whose Publish
+//     returned nil.
+//  3. An error made by Permanent ends it. Other sources live on.
+//  4. When ctx is done it returns context.Cause(ctx) soon. Hub.Run then returns nil.
+//  5. SourceFunc, Lines and FromSeq are not run again, since nothing says where they would go on: each error ends them.
+//
+// A panic is recovered, counts as an error, and is reported.
+type Source interface {
+	Run(ctx context.Context, pub Publisher) error
+}
+
+// A Publisher takes messages. Each Source gets one of its own.
+//
+// Publish returns when the messages are in the hub's log, or none of them is; it never waits for a viewer. It copies what
+// it keeps, so the caller may use the slices again. It may be called concurrently; messages of one call stand together.
+type Publisher interface {
+	Publish(ctx context.Context, msgs ...Message) error
+}
+
+// A Replayer is a Source that can read its past. It serves viewers that come back to a Position which the hub no longer
+// has in memory, or that cannot keep up.
+//
+// The contract of Replay:
+//
+//  1. It yields the messages after the given Position, with the same Positions, Data and cuts as they had live, in the
+//     order in which they were published.
+//  2. What it cannot serve is declared by a first Message with Gap. It then goes on at the first message that it has.
+//  3. For a Position that is not its own it yields ErrUnknownPosition, and nothing else.
+//  4. Earliest() stands for the first message that it has.
+//  5. It runs until the consumer breaks or ctx is done: at the end it waits for more. The hub breaks as soon as it has
+//     reached a message that is in its memory.
+//  6. It is called concurrently, with itself and with Run.
+type Replayer interface {
+	Replay(ctx context.Context, topic string, after Position) iter.Seq2[Message, error]
+}
+
+// SourceFunc is a function as a Source. It is not run again after an error.
+type SourceFunc func(ctx context.Context, pub Publisher) error
+
+// Run calls f.
+func (f SourceFunc) Run(ctx context.Context, pub Publisher) error { return f(ctx, pub) }
+
+// PublisherFunc is a function as a Publisher.
+type PublisherFunc func(ctx context.Context, msgs ...Message) error
+
+// Publish calls f.
+func (f PublisherFunc) Publish(ctx context.Context, msgs ...Message) error { return f(ctx, msgs...) }
+
+// FromSeq makes a Source of an iterator. Its first error ends it.
+func FromSeq(seq func(ctx context.Context) iter.Seq2[Message, error]) Source {
+	return SourceFunc(func(ctx context.Context, pub Publisher) error {
+		for msg, err := range seq(ctx) {
+			if err != nil {
+				return err
+			}
+			if err := pub.Publish(ctx, msg); err != nil {
+				return err
+			}
+		}
+		return context.Cause(ctx)
+	})
+}
+
+// Lines makes a Source of a stream of lines, such as a pipe. A line ends with "\n" or "\r\n"; the last one may have no end.
+// A line longer than 1 MiB is cut into Partial messages. Run returns when r does; a Read that blocks is not interrupted by
+// the context: close r for that.
+func Lines(r io.Reader, topic string) Source {
+	return SourceFunc(func(ctx context.Context, pub Publisher) error {
+		br := bufio.NewReaderSize(r, defaultMaxLine)
+		for ctx.Err() == nil {
+			line, err := br.ReadSlice('\n')
+			partial := errors.Is(err, bufio.ErrBufferFull)
+			if len(line) > 0 {
+				msg := Message{Topic: topic, Data: trimLineEnd(line), Partial: partial}
+				if perr := pub.Publish(ctx, msg); perr != nil {
+					return perr
+				}
+			}
+			switch {
+			case err == nil || partial:
+			case errors.Is(err, io.EOF):
+				return nil
+			default:
+				return fmt.Errorf("tailcast: lines for topic %q: %w", topic, err)
+			}
+		}
+		return context.Cause(ctx)
+	})
+}
+
+const defaultMaxLine = 1 << 20
+
+func trimLineEnd(line []byte) []byte {
+	n := len(line)
+	if n > 0 && line[n-1] == '\n' {
+		n--
+		if n > 0 && line[n-1] == '\r' {
+			n--
+		}
+	}
+	return line[:n]
+}

@@ -1,0 +1,349 @@
+package tailcast
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/stream"
+	"github.com/tailcast/tailcast/internal/wire"
+)
+
+// serveStream serves a client that reads a response without end.
+func (h *Hub) serveStream(w http.ResponseWriter, r *http.Request, req *request) {
+	if err := canStream(w); err != nil {
+		h.refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	if h.closing() {
+		h.refuseClosed(w)
+		return
+	}
+	streamHeader(w.Header(), &req.format)
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	c := h.newConn(r.Context(), r.RemoteAddr, &req.format)
+	if takeable(w, r) {
+		h.serveTaken(c, w, r, req)
+	} else {
+		h.serveResponse(c, w, r, req)
+	}
+}
+
+// serveResponse writes a stream through its ResponseWriter: HTTP/2, and whatever stands behind middleware.
+func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req *request) {
+	w.WriteHeader(http.StatusOK)
+	sock := newResponseSocket(w)
+	if err := sock.flush(h.cfg.writeTimeout); err != nil {
+		h.refused.Add(1)
+		return
+	}
+	if !h.open(c, req, fanout.Options{Socket: sock, Resident: true, Abort: sock.abort, Handler: streamHandler(c)}) {
+		return
+	}
+	if err := c.fan.Run(r.Context()); err != nil {
+		c.end(streamCause(err))
+	}
+	<-c.sealed
+	c.leave()
+}
+
+// takeable reports whether the connection can be taken over from net/http: HTTP/1, and nothing wrapped around its
+// ResponseWriter that would miss the writes.
+func takeable(w http.ResponseWriter, r *http.Request) bool {
+	t := reflect.TypeOf(w)
+	return r.ProtoMajor == 1 && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "net/http" && t.Elem().Name() == "response"
+}
+
+// serveTaken takes the connection over, as for a WebSocket: then the workers write it, from the bytes that all viewers
+// share, the kernel's queue is bounded, and net/http's buffers are free. The response has no length and no chunks: it ends
+// with the connection (RFC 9112, 6.3).
+func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *request) {
+	nc, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		h.refuse(w, http.StatusInternalServerError, "The connection cannot be taken over: "+err.Error()+".")
+		return
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Time{})
+	sock, direct := fanout.NewSocket(nc)
+	handler := streamHandler(c)
+	hello := c.hello
+	c.hello = func() []byte {
+		head := responseHead(r, w.Header())
+		if hello != nil {
+			head = append(head, hello()...)
+		}
+		return head
+	}
+	if !h.open(c, req, fanout.Options{Socket: sock, Direct: direct, Abort: func() { nc.Close() }, Handler: handler}) {
+		return
+	}
+	stop := context.AfterFunc(c.ctx, func() { // after our end the client has a moment for its own
+		<-c.sealed
+		if half, ok := nc.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		_ = nc.SetReadDeadline(time.Now().Add(lingerTime))
+	})
+	defer stop()
+	// The client has nothing to say. That it has gone shows in its end of the connection.
+	_, err = io.Copy(io.Discard, nc)
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	c.end(fmt.Errorf("tailcast: the client has gone: %w", err))
+	c.fan.Abort(err)
+	<-c.sealed
+	c.leave()
+}
+
+// responseHead is the head of a response that ends with its connection.
+func responseHead(r *http.Request, header http.Header) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/%d.%d 200 OK\r\n", r.ProtoMajor, r.ProtoMinor)
+	header = header.Clone()
+	header.Set("Connection", "close")
+	header.Del("Content-Length")
+	header.Del("Transfer-Encoding")
+	if header["Date"] == nil {
+		header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	}
+	_ = header.Write(&b) // it escapes line ends; a Buffer does not fail
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// streamCause names what ends a stream.
+func streamCause(err error) error {
+	if errors.Is(err, context.Canceled) { // net/http's way to say that the client has gone
+		return fmt.Errorf("tailcast: the client has gone: %w", io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// canStream reports whether w, or a writer that it wraps, can flush; and which type is in the way otherwise.
+func canStream(w http.ResponseWriter) error {
+	for {
+		switch t := w.(type) {
+		case http.Flusher, interface{ FlushError() error }:
+			return nil
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return fmt.Errorf("Streaming is not possible behind %T: it has neither Flush nor Unwrap.", w)
+		}
+	}
+}
+
+// streamHeader sets what a stream's response says about itself.
+func streamHeader(h http.Header, f *format) {
+	contentType := "text/plain; charset=utf-8"
+	if f.transport == formatSSE.transport {
+		contentType = "text/event-stream"
+	}
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would keep a stream until it has a buffer full of it
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Add("Vary", "Accept, Origin")
+}
+
+// A responseSocket is a streaming response as a fanout.Socket. Each write has a deadline of its own, so that a server's
+// WriteTimeout, meant for whole responses, does not end a stream.
+type responseSocket struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	aborted atomic.Bool
+	slow    bool
+}
+
+func newResponseSocket(w http.ResponseWriter) *responseSocket {
+	return &responseSocket{w: w, rc: http.NewResponseController(w)}
+}
+
+// TryWrite cannot be had from a ResponseWriter.
+func (s *responseSocket) TryWrite([]byte) (int, error) { return 0, nil }
+
+// slowStep is what a client gets at a time that took long over its last write: a ResponseWriter does not tell of progress
+// within a write, and one that takes a little in each write timeout is not to be cut off.
+const slowStep = 4 << 10
+
+// WriteSome writes p, or a little of it to a slow client, and flushes.
+func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
+	if s.slow && len(p) > slowStep {
+		p = p[:slowStep]
+	}
+	began := time.Now()
+	if err := s.deadline(began.Add(timeout)); err != nil {
+		return 0, err
+	}
+	n, err := s.w.Write(p)
+	if err == nil {
+		err = s.rc.Flush()
+	}
+	if err != nil {
+		return 0, err
+	}
+	s.slow = time.Since(began) > 100*time.Millisecond
+	return n, nil
+}
+
+func (s *responseSocket) flush(timeout time.Duration) error {
+	if err := s.deadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	return s.rc.Flush()
+}
+
+// deadline sets the write deadline, if the server has such a thing.
+func (s *responseSocket) deadline(t time.Time) error {
+	if err := s.rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if s.aborted.Load() {
+		return http.ErrHandlerTimeout
+	}
+	return nil
+}
+
+// abort makes a write that waits return.
+func (s *responseSocket) abort() {
+	s.aborted.Store(true)
+	_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// streamHandler returns what distinguishes SSE from text, and sets what c says at its beginning and end.
+func streamHandler(c *Conn) fanout.Handler {
+	if c.format.transport == formatSSE.transport {
+		c.hello, c.farewell = sseHello, sseFarewell
+		return &sseHandler{c}
+	}
+	c.farewell = func(*CloseError) []byte { return nil }
+	return &textHandler{Conn: c}
+}
+
+// reconnectAdvice is how long a client should wait before it comes back, in ms, spread so that not all come at once.
+func reconnectAdvice() int { return int(jitter(2500*time.Millisecond) / time.Millisecond) }
+
+func sseHello() []byte { return wire.AppendSSERetry(nil, reconnectAdvice()) }
+
+func sseFarewell(ce *CloseError) []byte {
+	return wire.AppendSSEControl(nil, "bye", wire.AppendBye(nil, ce.Code, ce.Reason, reconnectAdvice()), nil)
+}
+
+// An sseHandler writes what an event stream needs beside its messages.
+type sseHandler struct{ *Conn }
+
+// Quiet tells the client where it stands: a block of only an id, which EventSource remembers and does not dispatch. So a
+// client that has not got a message for long, or none yet, resumes from here.
+func (h *sseHandler) Quiet(dst []byte) []byte {
+	if id := h.appendID(nil, nil, stream.Position{}); len(id) > 0 {
+		return wire.AppendSSEID(dst, id)
+	}
+	return wire.AppendSSEComment(dst, "hb")
+}
+
+// Dropped declares that direct messages found no room.
+func (h *sseHandler) Dropped(dst []byte, n int) []byte {
+	return h.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
+}
+
+// Rewrite gives each message the id of all topics: an event stream has one Last-Event-ID.
+func (h *sseHandler) Rewrite(dst []byte, s *fanout.Sub, chunk *stream.Chunk) []byte {
+	pos := s.Cursor().Pos
+	var id []byte
+	for i := range chunk.Len() {
+		frame := chunk.Frame(i)
+		if len(frame) == 0 {
+			continue
+		}
+		if p := chunk.Pos(i); p != (stream.Position{}) {
+			pos = p
+		}
+		id = h.appendID(id[:0], s, pos)
+		dst = append(dst, frame[:len(frame)-1]...) // without the empty line: a later id counts
+		dst = wire.AppendSSEID(dst, id)
+	}
+	return dst
+}
+
+// appendID appends where the viewer stands in its topics: in s at pos, in all others at their cursors.
+func (h *sseHandler) appendID(dst []byte, s *fanout.Sub, pos stream.Position) []byte {
+	subs := h.fan.Subs()
+	places := make([]wire.TopicPosition, 0, len(subs))
+	for _, sub := range subs {
+		p := wire.Position(place(sub))
+		if sub == s {
+			p = wire.Position(pos)
+		}
+		if !p.IsZero() {
+			places = append(places, wire.TopicPosition{Topic: sub.Name, Pos: p})
+		}
+	}
+	switch {
+	case len(subs) == 1 && len(places) == 1:
+		return places[0].Pos.Append(dst)
+	case len(places) > 0:
+		return wire.AppendPositions(dst, places)
+	}
+	return dst
+}
+
+// place is where the viewer of a subscription stands: the last message that it was sent, or the beginning of a topic that
+// has no past at all, so that a client that comes back misses nothing of it.
+func place(sub *fanout.Sub) stream.Position {
+	cur := sub.Cursor()
+	if cur.Pos != (stream.Position{}) || cur.Seq != 1 {
+		return cur.Pos
+	}
+	if r, _ := sub.Owner.(*subscription).topic.known(); r != nil {
+		return cur.Pos // its past may be long
+	}
+	return stream.Position(Earliest())
+}
+
+// A textHandler writes plain text as tail -f does.
+type textHandler struct {
+	*Conn
+	last    *fanout.Sub // whose line was written last; touched only in the connection's turn
+	partial bool        // that line has no end yet
+}
+
+// Quiet has nothing to say: text has no place for it.
+func (h *textHandler) Quiet(dst []byte) []byte { return dst }
+
+// Dropped declares that direct messages found no room.
+func (h *textHandler) Dropped(dst []byte, n int) []byte {
+	return h.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
+}
+
+// Rewrite puts a header before the lines of another topic than before.
+func (h *textHandler) Rewrite(dst []byte, s *fanout.Sub, chunk *stream.Chunk) []byte {
+	if len(chunk.Bytes) == 0 {
+		return dst
+	}
+	if h.last != s {
+		if h.partial {
+			dst = append(dst, '\n')
+		}
+		if h.last != nil {
+			dst = append(dst, '\n')
+		}
+		dst = append(dst, "==> "...)
+		dst = append(dst, s.Name...)
+		dst = append(dst, " <==\n"...)
+		h.last = s
+	}
+	h.partial = chunk.Bytes[len(chunk.Bytes)-1] != '\n'
+	return append(dst, chunk.Bytes...)
+}

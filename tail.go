@@ -1,0 +1,197 @@
+package tailcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/follow"
+)
+
+// A Start says where a Tail begins in a file that exists when it is first run. A file that appears later is read from its
+// beginning, and so is every file that comes by rotation.
+type Start int
+
+const (
+	// FromEnd begins with the next line that is completed.
+	FromEnd Start = 0
+	// FromStart begins with the first line.
+	FromStart Start = -1
+)
+
+// LastLines begins with the last n lines. It panics if n is negative.
+func LastLines(n int) Start {
+	must(n >= 0, "LastLines(%d): must not be negative", n)
+	return Start(follow.LastLines(n))
+}
+
+// A Tail is a Source that follows a file, through rotation by renaming, by copying and truncating, and by deletion, as
+// tail -F does, without losing a line; and a Replayer, which reads what its viewers have missed from the file and from its
+// rotated siblings.
+//
+// Fields must not be changed after the first Run. One Tail may be run in one hub at a time.
+//
+// What a Tail cannot read it declares with a Gap: bytes that were truncated before they were read and of which no copy is
+// found. It counts on the file being appended to only. A file on a network file system, or in a directory that cannot be
+// watched, is polled.
+type Tail struct {
+	// Path is the file. It need not exist yet. A symbolic link is followed, also when it is changed.
+	Path string
+	// Topic is where lines are published: "", the default topic, unless it is set.
+	Topic string
+	// Start is where a file that exists at the first Run begins: at its end, by default.
+	Start Start
+	// Rotated is a glob of the names that rotation gives to Path. By default the usual ones are known: app.log.1,
+	// app.log-20260101, app-20260101.log.
+	Rotated string
+	// MaxLine is the longest line in bytes, 1 MiB by default. A longer one is cut between two characters into messages that
+	// are Partial but for the last.
+	MaxLine int
+	// Poll is how often the file is looked at without being told by the system that it has changed, 250 ms by default.
+	Poll time.Duration
+	// PollOnly does without the system's notifications.
+	PollOnly bool
+	// Grace is how long a file that has been rotated away is still read, for writers that have it open: 5 s by default after
+	// the last line that came.
+	Grace time.Duration
+
+	once     sync.Once
+	follower *follow.Follower
+
+	mu    sync.Mutex // guards begin
+	begin func(Position)
+}
+
+var (
+	_ Source        = (*Tail)(nil)
+	_ Replayer      = (*Tail)(nil)
+	_ batchReplayer = (*Tail)(nil)
+)
+
+// NewTail returns a Tail of path that publishes to the default topic.
+func NewTail(path string) *Tail { return &Tail{Path: path} }
+
+// TailStats are a Tail's numbers, as SourceStats.Detail.
+type TailStats struct {
+	Path        string
+	Lines       int64 // published
+	Bytes       int64 // published, line ends included
+	Rotations   int64
+	Truncations int64
+	Gaps        int64  // declared
+	Open        int    // files that are open now
+	Notified    bool   // the system tells of changes; else the file is polled only
+	Trouble     string // what keeps it from reading, if anything
+}
+
+func (t *Tail) stats() any {
+	s := t.follow().Stats()
+	out := TailStats{
+		Path: t.Path, Lines: s.Lines, Bytes: s.Bytes, Rotations: s.Rotations, Truncations: s.Truncations,
+		Gaps: s.Gaps, Open: s.Open, Notified: s.Notified, Trouble: s.Trouble,
+	}
+	if s.Trouble != "" && s.LastError != nil {
+		out.Trouble += ": " + s.LastError.Error()
+	}
+	return out
+}
+
+func (t *Tail) follow() *follow.Follower {
+	t.once.Do(func() {
+		t.follower = follow.New(follow.Config{
+			Path: t.Path, Rotated: t.Rotated, Start: follow.Start(t.Start), MaxLine: t.MaxLine,
+			Poll: t.Poll, NoNotify: t.PollOnly, Grace: t.Grace,
+			Begin: func(p follow.Position) {
+				t.mu.Lock()
+				begin := t.begin
+				t.mu.Unlock()
+				begin(Position(p))
+			},
+		})
+	})
+	return t.follower
+}
+
+// Run is Source.Run. What happens to the file never ends it.
+func (t *Tail) Run(ctx context.Context, pub Publisher) error {
+	if t.Path == "" {
+		return Permanent(errors.New("tailcast: tail: Path is empty"))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t.mu.Lock()
+	t.begin = func(at Position) {
+		// The hub learns early that it can replay, and where the stream begins.
+		if p, ok := pub.(*publisher); ok {
+			if err := p.begin(t.Topic, t, at); err != nil {
+				cancel(Permanent(err))
+			}
+		}
+	}
+	t.mu.Unlock()
+	var msgs []Message
+	err := t.follow().Run(ctx, func(lines []follow.Line) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		msgs = t.messages(msgs, lines)
+		return pub.Publish(ctx, msgs...)
+	})
+	return fmt.Errorf("tailcast: tail %s: %w", t.Path, err)
+}
+
+// messages makes messages of lines in dst's space.
+func (t *Tail) messages(dst []Message, lines []follow.Line) []Message {
+	dst = dst[:0]
+	for i := range lines {
+		l := &lines[i]
+		m := Message{Topic: t.Topic, Data: l.Data, Partial: l.Partial, Pos: Position(l.Pos)}
+		if l.Gap != nil {
+			m.Gap = &Gap{
+				From: Position(l.Gap.From), To: Position(l.Gap.To), Count: l.Gap.Count, Bytes: l.Gap.Bytes,
+				Possible: l.Gap.Possible, Reason: l.Gap.Reason,
+			}
+		}
+		dst = append(dst, m)
+	}
+	return dst
+}
+
+// Replay is Replayer.Replay. Messages that it yields have no Time, and their Data is valid only until the next one.
+func (t *Tail) Replay(ctx context.Context, topic string, after Position) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		stopped := errors.New("the consumer has stopped")
+		err := t.replayBatches(ctx, topic, after, func(msgs []Message) error {
+			for _, m := range msgs {
+				if !yield(m, nil) {
+					return stopped
+				}
+			}
+			return nil
+		})
+		if !errors.Is(err, stopped) {
+			yield(Message{}, err)
+		}
+	}
+}
+
+func (t *Tail) replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error {
+	if topic != t.Topic {
+		return fmt.Errorf("tailcast: tail %s: topic %q is not its own: %w", t.Path, topic, ErrUnknownPosition)
+	}
+	if after == Earliest() {
+		after = Position{}
+	}
+	var msgs []Message
+	err := t.follow().Replay(ctx, follow.Position(after), func(lines []follow.Line) error {
+		msgs = t.messages(msgs, lines)
+		return f(msgs)
+	})
+	if errors.Is(err, follow.ErrUnknownPosition) {
+		err = ErrUnknownPosition
+	}
+	return err
+}

@@ -95,6 +95,9 @@ func (s *subscription) declare(gap *Gap) {
 
 // lagged is called when the viewer has fallen out of the log.
 func (s *subscription) lagged(cur stream.Cursor) {
+	if cur.Seq == 1 && cur.Pos == (stream.Position{}) { // it was here before anything was known of the topic
+		cur.Pos = s.topic.log.Base()
+	}
 	if replayer, _ := s.topic.known(); replayer != nil && cur.Pos != (stream.Position{}) {
 		s.resume(Position(cur.Pos))
 		return

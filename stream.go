@@ -306,7 +306,11 @@ func place(sub *fanout.Sub) stream.Position {
 	if cur.Pos != (stream.Position{}) || cur.Seq != 1 {
 		return cur.Pos
 	}
-	if r, _ := sub.Owner.(*subscription).topic.known(); r != nil {
+	t := sub.Owner.(*subscription).topic
+	if base := t.log.Base(); base != (stream.Position{}) {
+		return base
+	}
+	if r, _ := t.known(); r != nil {
 		return cur.Pos // its past may be long
 	}
 	return stream.Position(Earliest())

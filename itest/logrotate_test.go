@@ -99,7 +99,7 @@ func TestLogrotateCopytruncate(t *testing.T) {
 	for range rotations {
 		time.Sleep(time.Second)
 		w.order(t, "pause")
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(time.Second)
 		rotate.run(t)
 		time.Sleep(500 * time.Millisecond)
 		w.order(t, "resume")

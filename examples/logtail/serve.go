@@ -93,7 +93,7 @@ func routes(hub *tailcast.Hub, logs []logFile) http.Handler {
 		panic(err) // the pattern above says otherwise
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/logs", stream(hub, logs))
+	mux.Handle("GET /logs", stream(hub, logs))
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, hub.Stats()) })
 	mux.HandleFunc("GET /files", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, logs) })
 	mux.Handle("GET /", guarded(http.FileServerFS(page)))

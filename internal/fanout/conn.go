@@ -37,9 +37,9 @@ type Handler interface {
 // Options describe a connection.
 type Options struct {
 	Socket   Socket
-	Direct   bool   // TryWrite is of use
-	Resident bool   // the goroutine that calls Run writes, nobody else
-	Abort    func() // makes a blocked write return; called at most once
+	Direct   bool        // TryWrite is of use
+	Resident bool        // the goroutine that calls Run writes, nobody else
+	Abort    func()      // makes a blocked write return; called at most once
 	Failed   func(error) // called once if the write side ends before its final bytes; no lock is held. May be nil
 	Handler  Handler
 	Rewrite  bool // messages are copied through Handler.Rewrite

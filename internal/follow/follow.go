@@ -50,8 +50,9 @@ type Config struct {
 	// Grace is how long a rotated file stays open after the last sign of life. Default 5 s.
 	Grace    time.Duration
 	NoNotify bool // poll only
-	// Begin is called once in every Run, before the first emit, with the position after which the first line will come;
-	// with zero where that is not known, because the file is absent or its first line is incomplete.
+	// Begin is called in every Run, before the first emit, with the position after which the first line will come. Where that
+	// is not known yet, because the file is absent or its first line is incomplete, it is called early with zero, and again
+	// when it is known.
 	Begin func(Position)
 	// Report is called once for each trouble that begins. It must not block.
 	Report func(event string, err error)

@@ -21,6 +21,7 @@ type run struct {
 
 	watch   *watcher
 	begun   bool      // Begin was called
+	placed  bool      // with a position
 	trouble trouble   // what keeps the path from being opened
 	failing bool      // an open file can't be read
 	scanned time.Time // when the siblings were last looked through
@@ -232,6 +233,11 @@ func (r *run) announce() {
 	if at == (Position{}) && len(r.chain) > 0 {
 		at = r.chain[0].reader.position()
 	}
+	r.begin(at)
+}
+
+func (r *run) begin(at Position) {
+	r.placed = at != Position{}
 	if r.cfg.Begin != nil {
 		r.cfg.Begin(at)
 	}
@@ -301,6 +307,9 @@ func (r *run) deliverGap(gap *Gap) error {
 func (r *run) deliverTo(g *generation) func([]Line, int) error {
 	return func(lines []Line, _ int) error {
 		from, last := g.reader.position(), lines[len(lines)-1]
+		if !r.placed { // the first line is complete: now its beginning is a position
+			r.begin(from)
+		}
 		if err := r.offer(lines); err != nil {
 			return err
 		}

@@ -225,13 +225,29 @@ func (f *Follower) missed(since time.Time) []*handle {
 		if err != nil {
 			continue
 		}
-		if f.familiar(h) {
+		if f.familiar(h) || f.isCopy(h) {
 			h.release()
 			continue
 		}
 		found = append(found, h)
 	}
 	return found
+}
+
+// isCopy reports whether h holds the content of a generation that is being read, or the beginning of it: a copy that was
+// made, or is being made, before a truncation that has not been seen yet.
+func (f *Follower) isCopy(h *handle) bool {
+	size, err := h.size()
+	if err != nil {
+		return false
+	}
+	end := positionIn(h, size)
+	return slices.ContainsFunc(f.chain, func(g *generation) bool {
+		if g.h == nil || g.reader.epoch == 0 || g.reader.epoch != end.Epoch {
+			return false
+		}
+		return size >= g.reader.end() && g.reader.matches(h) || holds(g.h, end)
+	})
 }
 
 func (f *Follower) isOpen(id identity) bool { return f.chainIndex(id) >= 0 }

@@ -28,6 +28,7 @@ type Log struct {
 	firstCum  uint64   // payload bytes before first
 	cum       uint64   // payload bytes ever appended
 	before    Position // of the record before first: what a viewer at the log's beginning has seen
+	base      Position // what before was at first
 	last      Position // of the newest record that had one
 	encodings map[string]*Encoding
 	grown     int64 // what of the blocks is accounted for in the budget
@@ -47,7 +48,17 @@ func (l *Log) SetBase(p Position) {
 	defer l.mu.Unlock()
 	if l.next == l.first && p != (Position{}) {
 		l.before, l.last = p, p
+		if l.next == 1 {
+			l.base = p
+		}
 	}
+}
+
+// Base is the position that the very first record follows, zero if it is not known.
+func (l *Log) Base() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.base
 }
 
 // An Appender adds records to a log in one go: nobody sees a part of them, and no other record comes between them.

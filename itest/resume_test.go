@@ -1,0 +1,223 @@
+package itest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tailcast/tailcast"
+)
+
+// A reader is a client that comes back with the id of the last event it saw whenever its connection ends.
+type reader struct {
+	*account
+	url   string
+	id    string
+	seq   atomic.Int64 // of the newest line
+	slack atomic.Int64 // how many lines the writer may be ahead of it
+}
+
+// read reads n lines, or until until says so, and breaks the connection.
+func (r *reader) read(n int, until func(seq int) bool) error {
+	url := r.url
+	if r.id == "" {
+		url += "?since=earliest"
+	}
+	stream, err := openSSE(url, r.id)
+	if err != nil {
+		return err
+	}
+	defer stream.close()
+	watchdog := time.AfterFunc(patience, stream.close)
+	defer watchdog.Stop()
+	for i := 0; ; i++ {
+		name, data, err := stream.event()
+		r.id = stream.id
+		if err != nil {
+			return err
+		}
+		watchdog.Reset(patience)
+		if name != "" {
+			data = fmt.Appendf(nil, "# %s %s", name, data)
+		}
+		if seq := r.line(data); seq > int(r.seq.Load()) {
+			r.seq.Store(int64(seq))
+		}
+		if seq := int(r.seq.Load()); i >= n && until(seq) {
+			return nil
+		}
+	}
+}
+
+// TestReconnects: viewers of a stream at full speed break off at random and come back with Last-Event-ID; every third time so
+// late that only the file still has what they missed. The file is rotated meanwhile.
+func TestReconnects(t *testing.T) {
+	const (
+		keep    = 5_000 // lines in memory
+		viewers = 4
+		chunk   = 1_500 // lines read in a connection, at most
+	)
+	reconnects := setting(t, "ITEST_RECONNECTS", 150, 1000)
+	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
+	readers := make([]*reader, viewers)
+	for i := range readers {
+		readers[i] = &reader{account: newAccount(fmt.Sprintf("viewer %d", i)), url: s.url}
+		readers[i].slack.Store(keep / 2)
+	}
+	w := &writer{Name: "a", Path: s.path, Width: 120}
+	// The stream is as fast as its slowest viewer takes it, but for those that stay away on purpose: otherwise all of them
+	// would soon be in the file for good.
+	w.hold = func(seq int) bool {
+		for _, r := range readers {
+			if seq-int(r.seq.Load()) > int(r.slack.Load()) {
+				return false
+			}
+		}
+		return true
+	}
+	w.start()
+	stopRotating := rotateEvery(t, w, 20_000)
+
+	var wg sync.WaitGroup
+	var fromMemory, fromFile atomic.Int64
+	began := time.Now()
+	for i, r := range readers {
+		rng := rand.New(rand.NewPCG(7, uint64(i)))
+		wg.Go(func() {
+			for n := range reconnects / viewers {
+				caughtUp := func(seq int) bool { return int(w.seq.Load())-seq < keep/2 }
+				if err := r.read(1+rng.IntN(chunk), caughtUp); err != nil {
+					t.Errorf("%s, connection %d: %v", r.name, n, err)
+					r.slack.Store(1 << 40)
+					return
+				}
+				if n%3 == 0 { // stays away until the hub's memory has lost its place
+					r.slack.Store(4 * keep)
+					eventually(t, "the stream goes on", func() bool { return s.hub.Stats().Published-r.seq.Load() > 2*keep })
+				} else {
+					r.slack.Store(keep / 2)
+				}
+				if s.hub.Stats().Published-r.seq.Load() > keep {
+					fromFile.Add(1)
+				} else {
+					fromMemory.Add(1)
+				}
+			}
+			r.slack.Store(1 << 40)
+		})
+	}
+	wg.Wait()
+	stopRotating()
+	if err := w.order("stop"); err != nil {
+		t.Fatal(err)
+	}
+	written := int(w.seq.Load())
+	t.Logf("%d reconnects, %d to memory and %d to the file; %d rotations, %.0f lines/s",
+		fromMemory.Load()+fromFile.Load(), fromMemory.Load(), fromFile.Load(), w.gen, float64(written)/time.Since(began).Seconds())
+	if n := fromFile.Load(); n < int64(reconnects/4) || fromMemory.Load() < int64(reconnects/4) {
+		t.Errorf("the mix is not what it should be")
+	}
+	for _, r := range readers {
+		if err := r.read(0, func(seq int) bool { return seq >= written }); err != nil && r.got() < written {
+			t.Errorf("%s, at the end: %v", r.name, err)
+		}
+		r.check(t, map[string]int{"a": written})
+	}
+}
+
+// rotateEvery rotates the writer's file every n lines, until stop is called.
+func rotateEvery(t *testing.T, w *writer, n int) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for next := n; ; {
+			select {
+			case <-quit:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if int(w.seq.Load()) < next {
+				continue
+			}
+			rotate(t, w.Path)
+			if err := w.order("reopen"); err != nil {
+				t.Error(err)
+				return
+			}
+			next = int(w.seq.Load()) + n
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// TestKillAndResume: logtail is killed and comes back on the same port; meanwhile the file was rotated. The viewer goes on
+// with Last-Event-ID.
+func TestKillAndResume(t *testing.T) {
+	for _, args := range [][]string{nil, {"-from-start"}} {
+		t.Run(fmt.Sprintf("logtail %v", args), func(t *testing.T) { killAndResume(t, args) })
+	}
+}
+
+func killAndResume(t *testing.T, args []string) {
+	kills := setting(t, "ITEST_KILLS", 2, 10)
+	path := t.TempDir() + "/app.log"
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args = append([]string{"-addr", freeAddr(t)}, append(args, path)...)
+	server := startLogtail(t, args...)
+	w := (&writer{Name: "a", Path: path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120}).start()
+	r := &reader{account: newAccount("viewer"), url: server.url}
+	var (
+		wg      sync.WaitGroup
+		resumed atomic.Int64
+		last    atomic.Int64 // line; 0 = not known yet
+	)
+	over := func(seq int) bool { return last.Load() > 0 && seq >= int(last.Load()) }
+	wg.Go(func() {
+		for deadline := time.Now(); !over(int(r.seq.Load())); {
+			before := r.got()
+			r.read(0, over) // what ends it is the kill
+			if r.got() > before {
+				resumed.Add(1)
+				deadline = time.Now().Add(patience)
+			}
+			if time.Now().After(deadline) && resumed.Load() > 0 {
+				t.Errorf("the viewer has stopped at line %d", r.seq.Load())
+				return
+			}
+			time.Sleep(20 * time.Millisecond) // between two attempts
+		}
+	})
+	more := func() {
+		t.Helper()
+		from := r.seq.Load()
+		eventually(t, "the viewer gets lines", func() bool { return r.seq.Load() > from+10_000 })
+	}
+	for range kills {
+		more()
+		server.kill(t)
+		from := w.seq.Load()
+		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+2_000 })
+		rotate(t, path)
+		if err := w.order("reopen"); err != nil {
+			t.Fatal(err)
+		}
+		from = w.seq.Load()
+		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+2_000 })
+		server = startLogtail(t, args...)
+	}
+	more()
+	if err := w.order("stop"); err != nil {
+		t.Fatal(err)
+	}
+	last.Store(w.seq.Load())
+	wg.Wait()
+	server.stop(t)
+	t.Logf("%d kills, %d connections", kills, resumed.Load())
+	r.check(t, map[string]int{"a": int(last.Load())})
+}

@@ -197,3 +197,10 @@ func (h *history) knows() []identity {
 	}
 	return ids
 }
+
+// peek returns the source's identity.
+func (h *history) peek(src *source) (open bool, id identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return src.h != nil, src.info
+}

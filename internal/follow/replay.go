@@ -3,32 +3,32 @@ package follow
 import (
 	"context"
 	"errors"
-	"io"
+	"math"
 	"slices"
 	"time"
 )
 
-// Replay delivers every line after a position, with the Positions, Data and cuts that they have live, in the order in which
-// Run delivers them, and waits for more at the end, until ctx is done or emit returns an error: then it returns that. It
-// never overtakes a Run that is active. The zero Position stands for the oldest line that can be found.
+// Replay delivers every line after a position, with the same positions, data and cuts as the live stream, and in the order
+// in which Run emitted them. It runs until ctx is done, and returns context.Cause(ctx), or until emit returns an error, and
+// returns that. Any number of replays may run beside a Run and each other.
 //
-// What cannot be found any more is declared by a Line with Gap. A Position that no file can have gives ErrUnknownPosition.
+// It never gets ahead of the live stream: where that has got to, it waits. Before the first Run has found the file it reads
+// what there is.
+//
+// The zero Position stands for the beginning of the oldest file there is. A position that is found nowhere is answered with
+// a Gap, and then with everything there is. ErrUnknownPosition means that it can't be a position of any file.
 func (f *Follower) Replay(ctx context.Context, after Position, emit func(lines []Line) error) error {
-	if after.Epoch == 0 && after != (Position{}) {
+	if after.Epoch == 0 && after != (Position{}) || after.Offset > math.MaxInt64 {
 		return ErrUnknownPosition
 	}
-	p := &replay{Follower: f, ctx: ctx, emit: emit, last: after, batch: make([]Line, 0, batchSize)}
-	for {
-		changed := f.hist.watch()
-		err := p.pass()
-		var h halt
-		if errors.As(err, &h) {
-			return h.error
-		}
-		if err := p.wait(changed); err != nil {
-			return err
-		}
+	p := &replay{Follower: f, ctx: ctx, emit: emit, after: after, batch: make([]Line, 0, batchSize)}
+	defer p.close()
+	err := p.loop()
+	var h halt
+	if errors.As(err, &h) {
+		return h.error
 	}
+	return err
 }
 
 // A replay is the state of one call of Replay.
@@ -37,247 +37,188 @@ type replay struct {
 	ctx   context.Context
 	emit  func([]Line) error
 	batch []Line
-	last  Position // of the last line that was delivered
 
-	inside bool // it walks in the history
-	entry  int  // there: the number of the entry that it is in
-	at     Position
+	after Position // of the last line delivered
+	lost  bool     // the position to begin with was declared lost
+
+	// The file that is being read.
+	h      *handle
+	src    *source // whose bytes they are; nil before the history
+	reader reader
 }
 
-// pass delivers what there is. Its error is a halt, or says why it has to be tried again.
-func (p *replay) pass() error {
-	if !p.inside && !p.find() {
-		if err := p.past(); err != nil || !p.inside {
+// errForgotten says that the history has let go of the entry to be read next.
+var errForgotten = errors.New("the history has moved on")
+
+// loop reads files up to where the history begins, and then follows the history. Whatever changes underneath brings it
+// back here, to find its place again.
+func (p *replay) loop() error {
+	for {
+		changed := p.hist.watch()
+		n, ok := p.join()
+		if !ok {
+			var err error
+			if n, ok, err = p.backfill(); err != nil {
+				return err
+			}
+		}
+		if !ok {
+			if err := p.pause(changed); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := p.follow(n); !errors.Is(err, errForgotten) {
 			return err
 		}
 	}
-	return p.walk()
 }
 
-// wait returns when there may be more. Without a Run nothing tells.
-func (p *replay) wait(changed <-chan struct{}) error {
-	var timer <-chan time.Time
-	if !p.active.Load() {
-		t := time.NewTimer(p.cfg.Poll)
-		defer t.Stop()
-		timer = t.C
-	}
+// pause waits for the history, and no longer than it takes the files to have changed.
+func (p *replay) pause(changed <-chan struct{}) error {
+	timer := time.NewTimer(p.cfg.Poll)
+	defer timer.Stop()
 	select {
-	case <-changed:
-	case <-timer:
 	case <-p.ctx.Done():
 		return context.Cause(p.ctx)
+	case <-changed:
+	case <-timer.C:
 	}
 	return nil
 }
 
-// find looks for the last position in the history. A place inside a span is believed only if the content agrees.
-func (p *replay) find() bool {
-	if p.last == (Position{}) {
-		return false
-	}
-	for _, n := range p.hist.find(p.last) {
+// join finds the entry of the history that the position is in. Different generations may begin with the same line, so
+// what lies within a span is believed only if the file agrees.
+func (p *replay) join() (int, bool) {
+	for _, n := range p.hist.find(p.after) {
 		e, _, _, ok := p.hist.at(n)
-		if !ok {
-			continue
+		if ok && (e.to == p.after || e.from == p.after || p.openSource(e.src, p.after)) {
+			return n, true
 		}
-		if p.last != e.to && p.last != e.from {
-			h := p.file(e, p.last)
-			if h == nil {
-				continue
-			}
-			h.release()
-		}
-		p.inside, p.entry, p.at = true, n, p.last
-		return true
 	}
-	return false
+	return 0, false
 }
 
-// walk follows the history to its end.
-func (p *replay) walk() error {
+// follow reads the history from entry n on. It returns no nil error.
+func (p *replay) follow(n int) error {
 	for {
-		e, newest, pending, ok := p.hist.at(p.entry)
+		changed := p.hist.watch()
+		e, last, pending, ok := p.hist.at(n)
 		switch {
-		case !ok: // forgotten: the content will tell
-			p.inside = false
-			return nil
+		case !ok:
+			return errForgotten
 		case pending:
-			return nil
 		case e.gap != nil:
-			if err := p.offer([]Line{{Gap: e.gap}}); err != nil {
+			if err := p.declare(e.gap); err != nil {
 				return err
 			}
-			p.entry++
-			p.at = Position{}
+			n++
 			continue
-		}
-		if p.at == (Position{}) {
-			p.at = e.from
-		}
-		if err := p.span(e); err != nil {
-			return err
-		}
-		if newest {
-			if again, _, _, ok := p.hist.at(p.entry); ok && again.to != p.at {
-				continue // it has grown
+		default:
+			if err := p.span(e); err != nil {
+				return err
 			}
-			if _, _, pending, ok := p.hist.at(p.entry + 1); !ok || pending {
-				return nil
+			if !last {
+				n++
+				continue
 			}
 		}
-		p.entry++
-		p.at = Position{}
+		select {
+		case <-p.ctx.Done():
+			return context.Cause(p.ctx)
+		case <-changed:
+		}
 	}
 }
 
-// span delivers the rest of a span, as far as it can be read.
+// span delivers what is left of a span, and declares what can't be read any more.
 func (p *replay) span(e entry) error {
-	for p.at != e.to {
-		h := p.file(e, p.at)
-		if h == nil {
-			return p.missing(e)
+	if p.after.Epoch != e.to.Epoch || p.after.Offset < e.from.Offset || p.after.Offset > e.to.Offset || p.after == (Position{}) {
+		p.after = e.from
+	}
+	for try := 0; p.after != e.to && try < 3; try++ { // a file may be renamed or truncated while it is opened
+		before := p.after
+		if !p.openSource(e.src, p.after) {
+			continue
 		}
-		before := p.at
-		err := p.read(h, int64(p.at.Offset), int64(e.to.Offset), ending{final: true, partial: e.partial})
-		h.release()
+		err := p.read(int64(e.to.Offset), ending{true, e.partial})
 		if errors.As(err, new(halt)) {
 			return err
 		}
-		if p.at == before { // it was truncated under our eyes, and there is no copy
-			return p.missing(e)
+		if p.after != e.to {
+			p.close()
+		}
+		if p.after != before {
+			try = 0
 		}
 	}
-	return nil
+	if p.after == e.to {
+		return nil
+	}
+	gap := &Gap{From: p.after, To: e.to, Count: -1, Bytes: int64(e.to.Offset - p.after.Offset), Reason: "the file is gone"}
+	p.after = e.to
+	return p.declare(gap)
 }
 
-// missing declares the rest of a span lost.
-func (p *replay) missing(e entry) error {
-	gap := &Gap{From: p.at, To: e.to, Count: -1, Bytes: int64(e.to.Offset) - int64(p.at.Offset),
-		Reason: "the file that held these lines is gone"}
-	if err := p.offer([]Line{{Gap: gap}}); err != nil {
-		return err
+// openSource opens a generation at a position: the file that the live stream has open, or the one that is found by its
+// identity and content. What is open already stays open.
+func (p *replay) openSource(src *source, at Position) bool {
+	if p.h != nil && p.src == src && p.reader.position() == at {
+		return true
 	}
-	p.at, p.last = e.to, e.to
-	return nil
-}
-
-// file opens the file in which the bytes of a span are, and pos with them: the one that the live stream has open, or else
-// one with that content.
-func (p *replay) file(e entry, pos Position) *handle {
-	h, id := p.hist.open(e.src)
-	if h != nil {
-		if holds(h, pos) && holds(h, e.to) {
-			return h
-		}
-		h.release()
-	}
-	if _, h = p.locate(p.files(), id, e.to); h != nil && !holds(h, pos) {
+	p.close()
+	h, id := p.hist.open(src)
+	if h != nil && !holds(h, at) {
 		h.release()
 		h = nil
 	}
-	return h
+	if h == nil {
+		_, h = p.locate(p.files(), id, at)
+	}
+	if h == nil {
+		return false
+	}
+	p.use(h, src)
+	return p.seek(at) == nil
 }
 
-// past delivers what was written before the history begins, file by file, and enters the history where it meets it.
-func (p *replay) past() error {
-	first, begin, at, known := p.hist.first()
-	list := p.files()
-	i, from := 0, int64(0)
-	if p.last != (Position{}) {
-		var err error
-		if i, from, err = p.origin(list); err != nil {
-			return err
-		}
+func (p *replay) use(h *handle, src *source) {
+	p.close()
+	p.h, p.src = h, src
+	p.reader = reader{file: h, maxLine: p.cfg.MaxLine, buf: p.reader.buf[:0]}
+}
+
+// seek goes to a position, or to the beginning with the zero one.
+func (p *replay) seek(at Position) error {
+	if err := p.reader.seek(int64(at.Offset)); err != nil {
+		return err
 	}
-	others := p.hist.knows()
-	for ; i < len(list); i, from = i+1, 0 {
-		s := list[i]
-		switch {
-		case known && p.same(s.id, begin.info):
-			return p.enterAt(s, first, from, at)
-		case slices.ContainsFunc(others, func(id identity) bool { return p.same(id, s.id) }):
-			continue // it belongs to the history
-		}
-		newest := i == len(list)-1
-		if err := p.whole(s, from, newest); err != nil {
-			return err
-		}
-	}
-	if known {
-		p.enter(first)
+	if at.Epoch != 0 {
+		p.reader.epoch = at.Epoch // known even where the first line has never been completed
 	}
 	return nil
 }
 
-// origin finds the file that the last position is in. If there is none, that is declared, and all that is left follows.
-func (p *replay) origin(list []sibling) (i int, from int64, err error) {
-	i, h := p.locate(list, identity{}, p.last)
-	if h != nil {
-		h.release()
-		return i, int64(p.last.Offset), nil
+func (p *replay) close() {
+	if p.h != nil {
+		p.h.release()
+		p.h = nil
 	}
-	gap := &Gap{From: p.last, Count: -1, Bytes: -1, Reason: "the file that held this position is gone"}
-	if err := p.offer([]Line{{Gap: gap}}); err != nil {
-		return 0, 0, err
-	}
-	p.last = Position{}
-	return 0, 0, nil
 }
 
-// enterAt delivers what the first file of the history held before it, and goes on in the history.
-func (p *replay) enterAt(s sibling, first int, from int64, at Position) error {
-	if int64(at.Offset) > from {
-		h, err := p.open(s)
-		if err != nil {
-			return err // it has just been renamed: another pass finds it
-		}
-		defer h.release()
-		if err := p.read(h, from, int64(at.Offset), ending{final: true}); err != nil {
-			return err
-		}
-	} else if int64(at.Offset) < from {
-		return nil // the live stream has not come so far yet: it will
-	}
-	p.enter(first)
-	return nil
-}
-
-func (p *replay) enter(n int) { p.inside, p.entry, p.at = true, n, Position{} }
-
-// whole delivers a file from an offset to its end. Only the newest may be in the middle of a line.
-func (p *replay) whole(s sibling, from int64, newest bool) error {
-	h, err := p.open(s)
-	if err != nil {
-		return err
-	}
-	defer h.release()
-	size, err := h.size()
-	if err != nil {
-		return err
-	}
-	return p.read(h, from, size, ending{final: !newest})
-}
-
-// read delivers the lines of a file between two offsets.
-func (p *replay) read(h *handle, from, to int64, end ending) error {
-	r := reader{file: h, maxLine: p.cfg.MaxLine}
-	if err := r.seek(from); err != nil {
-		return err
-	}
-	_, err := r.pump(to, end, p.batch, func(lines []Line, _ int) error {
+// read delivers what the open file has up to limit.
+func (p *replay) read(limit int64, end ending) error {
+	_, err := p.reader.pump(limit, end, p.batch, func(lines []Line, _ int) error {
 		if err := p.offer(lines); err != nil {
 			return err
 		}
-		p.last = lines[len(lines)-1].Pos
-		p.at = p.last
+		p.after = lines[len(lines)-1].Pos
 		return nil
 	})
-	if err == io.ErrUnexpectedEOF {
-		err = errChanged
-	}
 	return err
 }
+
+func (p *replay) declare(gap *Gap) error { return p.offer([]Line{{Gap: gap}}) }
 
 func (p *replay) offer(lines []Line) error {
 	if p.ctx.Err() != nil {
@@ -285,6 +226,121 @@ func (p *replay) offer(lines []Line) error {
 	}
 	if err := p.emit(lines); err != nil {
 		return halt{err}
+	}
+	return nil
+}
+
+// backfill reads the files from before the history, from the one that the position is in. It returns the entry to go on
+// with; not ok where that is not known yet.
+func (p *replay) backfill() (n int, ok bool, err error) {
+	list := p.files()
+	first, src, begin, begun := p.hist.first()
+	joint, jointFile := -1, (*handle)(nil)
+	if begun {
+		joint, jointFile = p.findJoint(list, src, begin)
+	}
+	if jointFile != nil {
+		defer jointFile.release()
+	}
+	at, err := p.findAfter(list)
+	if err != nil {
+		return 0, false, err
+	}
+	if at >= 0 && begun && (at > joint && joint >= 0 || at == joint && p.after.Offset > begin.Offset) {
+		return 0, false, nil // the live stream will come to it
+	}
+	for i := max(at, 0); i < len(list); i++ {
+		if i == joint {
+			return first, true, p.upTo(jointFile, begin, i == at)
+		}
+		if begun && p.inHistory(list[i].id) {
+			continue
+		}
+		if err := p.whole(list[i], i == at, begun || i < len(list)-1); err != nil {
+			return 0, false, err
+		}
+	}
+	return first, begun, nil
+}
+
+// findAfter finds the file that the position is in, or declares it lost, once. -1 means to begin with the oldest file.
+func (p *replay) findAfter(list []sibling) (int, error) {
+	if p.after == (Position{}) {
+		return -1, nil
+	}
+	i, h := p.locate(list, identity{}, p.after)
+	if h != nil {
+		h.release()
+	}
+	if i >= 0 || p.lost {
+		return i, nil
+	}
+	p.lost = true
+	gap := &Gap{From: p.after, Count: -1, Bytes: -1, Possible: true, Reason: "the position is in no file that is there"}
+	p.after = Position{}
+	return -1, p.declare(gap)
+}
+
+// findJoint finds the file in which the history begins.
+func (p *replay) findJoint(list []sibling, src *source, begin Position) (int, *handle) {
+	_, id := p.hist.peek(src)
+	if begin.Epoch != 0 {
+		return p.locate(list, id, begin)
+	}
+	i := slices.IndexFunc(list, func(s sibling) bool { return p.same(s.id, id) })
+	if i < 0 {
+		return -1, nil
+	}
+	h, _ := p.open(list[i])
+	return i, h
+}
+
+func (p *replay) inHistory(id identity) bool {
+	return slices.ContainsFunc(p.hist.knows(), func(known identity) bool { return p.same(known, id) })
+}
+
+// upTo delivers what stands in a file before the history begins.
+func (p *replay) upTo(h *handle, begin Position, resume bool) error {
+	if begin.Offset == 0 || h == nil || !h.retain() {
+		return nil
+	}
+	p.use(h, nil)
+	defer p.close()
+	if err := p.seekFrom(resume); err != nil {
+		return nil
+	}
+	return onlyHalt(p.read(int64(begin.Offset), ending{final: true}))
+}
+
+// whole delivers a file to its end. If it is complete, what follows the last line end is a line.
+func (p *replay) whole(s sibling, resume, complete bool) error {
+	h, err := p.open(s)
+	if err != nil {
+		return p.declare(&Gap{From: p.after, Count: -1, Bytes: s.id.Size(), Reason: "a file can't be read"})
+	}
+	p.use(h, nil)
+	defer p.close()
+	size, err := h.size()
+	if err == nil {
+		err = p.seekFrom(resume)
+	}
+	if err == nil {
+		err = p.read(size, ending{final: complete})
+	}
+	return onlyHalt(err)
+}
+
+func (p *replay) seekFrom(resume bool) error {
+	if resume {
+		return p.seek(p.after)
+	}
+	return p.seek(Position{})
+}
+
+// onlyHalt drops the file's errors: the next turn finds out what has become of it.
+func onlyHalt(err error) error {
+	if errors.As(err, new(halt)) {
+		return err
 	}
 	return nil
 }

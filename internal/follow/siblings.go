@@ -2,6 +2,7 @@ package follow
 
 import (
 	"cmp"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -235,19 +236,27 @@ func (f *Follower) missed(since time.Time) []*handle {
 }
 
 // isCopy reports whether h holds the content of a generation that is being read, or the beginning of it: a copy that was
-// made, or is being made, before a truncation that has not been seen yet.
+// made, or is being made, before a truncation that has not been seen yet. An empty file is the beginning of anything.
 func (f *Follower) isCopy(h *handle) bool {
 	size, err := h.size()
 	if err != nil {
 		return false
 	}
-	end := positionIn(h, size)
-	return slices.ContainsFunc(f.chain, func(g *generation) bool {
-		if g.h == nil || g.reader.epoch == 0 || g.reader.epoch != end.Epoch {
-			return false
-		}
-		return size >= g.reader.end() && g.reader.matches(h) || holds(g.h, end)
+	return size == 0 || slices.ContainsFunc(f.chain, func(g *generation) bool {
+		return g.h != nil && (size >= g.reader.end() && g.reader.epoch != 0 && g.reader.matches(h) || begins(g.h, h, size))
 	})
+}
+
+// begins reports whether the first size bytes of a file and of another are the same, as far as their heads and the last
+// bytes before size tell.
+func begins(a, b io.ReaderAt, size int64) bool {
+	if size >= headSize {
+		return holds(a, positionIn(b, size))
+	}
+	var heads [2][headSize]byte
+	m, _ := a.ReadAt(heads[0][:size], 0)
+	n, _ := b.ReadAt(heads[1][:size], 0)
+	return m == n && int64(n) == size && heads[0] == heads[1]
 }
 
 func (f *Follower) isOpen(id identity) bool { return f.chainIndex(id) >= 0 }

@@ -61,7 +61,7 @@ func TestReconnects(t *testing.T) {
 		viewers = 4
 		chunk   = 1_500 // lines read in a connection, at most
 	)
-	reconnects := setting(t, "ITEST_RECONNECTS", 150, 1000)
+	reconnects := setting(t, "ITEST_RECONNECTS", 300, 1000)
 	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
 	readers := make([]*reader, viewers)
 	for i := range readers {
@@ -175,9 +175,8 @@ func killAndResume(t *testing.T, args []string) {
 	var (
 		wg      sync.WaitGroup
 		resumed atomic.Int64
-		last    atomic.Int64 // line; 0 = not known yet
 	)
-	over := func(seq int) bool { return last.Load() > 0 && seq >= int(last.Load()) }
+	over := func(seq int) bool { last := int(w.limit.Load()); return last > 0 && seq >= last }
 	wg.Go(func() {
 		for deadline := time.Now(); !over(int(r.seq.Load())); {
 			before := r.got()
@@ -212,12 +211,12 @@ func killAndResume(t *testing.T, args []string) {
 		server = startLogtail(t, args...)
 	}
 	more()
+	w.limit.Store(w.seq.Load() + 10_000)
+	wg.Wait()
 	if err := w.order("stop"); err != nil {
 		t.Fatal(err)
 	}
-	last.Store(w.seq.Load())
-	wg.Wait()
 	server.stop(t)
 	t.Logf("%d kills, %d connections", kills, resumed.Load())
-	r.check(t, map[string]int{"a": int(last.Load())})
+	r.check(t, map[string]int{"a": int(w.seq.Load())})
 }

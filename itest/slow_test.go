@@ -67,7 +67,7 @@ func TestSlowAmongMany(t *testing.T) {
 
 	began := time.Now()
 	w := &writer{Name: "a", Path: s.path, Width: 200, Rate: setting(t, "ITEST_MANY_RATE", 20_000, 20_000)}
-	w.hold = func(seq int) bool { return seq < messages }
+	w.limit.Store(int64(messages))
 	w.start()
 	for i := range viewers {
 		select {

@@ -24,7 +24,8 @@ type writer struct {
 	Rate  int // lines per second; 0 = as many as it can
 	Width int // of lines, on average
 
-	hold func(seq int) bool // if it is set, it is asked now and then: false lets the writer wait
+	hold  func(seq int) bool // if it is set, it is asked now and then: false lets the writer wait
+	limit atomic.Int64       // the last line to be written; 0 = no limit
 
 	seq    atomic.Int64 // of the last line
 	gen    int          // how often the file has been reopened
@@ -95,6 +96,10 @@ func (w *writer) run() error {
 			continue
 		}
 		for range pace.due() {
+			if limit := int(w.limit.Load()); limit > 0 && seq >= limit {
+				time.Sleep(time.Millisecond)
+				break
+			}
 			seq++
 			buf = appendLine(buf[:0], w.Name, w.gen, seq, w.Width)
 			if _, err := f.Write(buf); err != nil {

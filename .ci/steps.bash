@@ -1,0 +1,76 @@
+# What .ci/run and .ci/soak share. A step is a function that fails where a command in it fails.
+
+passed=0 failed=0 began=$SECONDS
+
+step() { # step NAME COMMAND...
+	local name=$1 rc start=$SECONDS
+	shift
+	printf '\n=== %s\n' "$name"
+	set +e
+	(set -e; "$@")
+	rc=$?
+	set -e
+	if ((rc == 0)); then
+		passed=$((passed + 1))
+		printf -- '--- ok: %s (%d s)\n' "$name" $((SECONDS - start))
+	else
+		failed=$((failed + 1))
+		printf -- '--- FAILED with %d: %s (%d s)\n' "$rc" "$name" $((SECONDS - start))
+	fi
+}
+
+summary() {
+	printf '\n%d passed, %d failed\n' "$passed" "$failed"
+	((failed == 0))
+}
+
+# components installs what is missing of the programs that the tests drive. Only that needs root, and the network.
+components() {
+	local packages=()
+	have() { command -v "$1" >/dev/null || packages+=("${@:2}"); }
+	have logrotate logrotate
+	have chromium chromium
+	have curl curl ca-certificates
+	have cc gcc libc6-dev # the race detector needs cgo
+	if ((${#packages[@]})); then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+	fi
+	(cd itest && npm ci --no-audit --no-fund --loglevel=error)
+	go version
+	echo "node $(node --version), $(logrotate --version 2>&1 | head -1), $(curl --version | head -1 | cut -d' ' -f1,2), $(chromium --version 2>/dev/null)"
+}
+
+# nested prints the directories of the modules below this one.
+nested() { find . -mindepth 2 -name go.mod -not -path '*/node_modules/*' -printf '%h\n' | sort; }
+
+tidy() {
+	go mod tidy -diff
+	go mod verify
+}
+
+# fuzz runs every fuzz target for the given time, as many at a time as there are processors.
+fuzz() { # fuzz TIME
+	local targets
+	targets=$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, t[i]; n = 0 }')
+	echo "$(wc -l <<<"$targets") targets, $1 each"
+	export -f fuzz_one
+	xargs -P "$(nproc)" -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
+}
+
+# fuzz_one runs one target. The fuzzer sometimes fails at its own deadline, without any input to blame (golang/go#75804):
+# that, and nothing else, is tried once more.
+fuzz_one() { # fuzz_one TIME PACKAGE TARGET
+	local out
+	for attempt in 1 2; do
+		if out=$(go test -run '^$' -fuzz "^$3\$" -fuzztime "$1" -parallel 1 "$2" 2>&1); then
+			printf '%s %s: %s\n' "$2" "$3" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -1)"
+			return
+		fi
+		if ((attempt == 2)) || ! grep -q 'context deadline exceeded' <<<"$out" || grep -q 'Failing input\|panic\|fatal error' <<<"$out"; then
+			break
+		fi
+	done
+	printf '%s %s FAILED\n%s\n' "$2" "$3" "$out"
+	return 1
+}

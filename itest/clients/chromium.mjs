@@ -1,0 +1,37 @@
+// Writes each event of Chromium's own EventSource, on the page at the root of URL, to a file: node chromium.mjs URL FILE
+import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const [url, file] = process.argv.slice(2);
+const out = createWriteStream(file);
+const profile = mkdtempSync(join(tmpdir(), "tailcast-chromium-"));
+const context = await chromium.launchPersistentContext(profile, {
+  executablePath: process.env.CHROMIUM,
+  headless: true,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync"],
+});
+const page = await context.newPage();
+await page.goto(new URL("/favicon.ico", url).href); // the right origin, and nothing that reads the stream by itself
+await page.evaluate((url) => new Promise((resolve) => {
+  globalThis.lines = [];
+  globalThis.over = false;
+  const source = new EventSource(url);
+  source.onopen = resolve;
+  source.onmessage = (e) => lines.push(e.data);
+  source.addEventListener("gap", (e) => lines.push("# gap " + e.data));
+  source.onerror = () => { over = true; source.close(); };
+}), url);
+console.log("open");
+for (let over = false; !over;) {
+  let lines;
+  [lines, over] = await page.evaluate(() => [lines.splice(0).join("\n"), over]);
+  if (lines) out.write(lines + "\n");
+  else await new Promise((resolve) => setTimeout(resolve, 50));
+}
+console.log("closed");
+out.end();
+await context.close();
+rmSync(profile, { recursive: true, force: true });

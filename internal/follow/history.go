@@ -1,6 +1,9 @@
 package follow
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // maxSpans bounds the history. One generation is one span unless late lines of an older one came in between.
 const maxSpans = 64 << 10
@@ -187,20 +190,21 @@ func (h *history) find(pos Position) []int {
 	return append(inside, begins...)
 }
 
-// knows lists what has been opened since the history began.
+// knows lists the files that are the live stream's, from the history's first entry on.
 func (h *history) knows() []identity {
+	_, first, _, _ := h.first()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ids := make([]identity, len(h.sources))
-	for i, src := range h.sources {
-		ids[i] = src.info
+	from := max(slices.Index(h.sources, first), 0)
+	var ids []identity
+	for _, src := range h.sources[from:] {
+		ids = append(ids, src.info)
 	}
 	return ids
 }
 
-// peek returns the source's identity.
-func (h *history) peek(src *source) (open bool, id identity) {
+func (h *history) identity(src *source) identity {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return src.h != nil, src.info
+	return src.info
 }

@@ -39,7 +39,6 @@ type replay struct {
 	batch []Line
 
 	after Position // of the last line delivered
-	lost  bool     // the position to begin with was declared lost
 
 	// The file that is being read.
 	h      *handle
@@ -56,6 +55,7 @@ func (p *replay) loop() error {
 	for {
 		changed := p.hist.watch()
 		n, ok := p.join()
+		inside := ok
 		if !ok {
 			var err error
 			if n, ok, err = p.backfill(); err != nil {
@@ -68,7 +68,7 @@ func (p *replay) loop() error {
 			}
 			continue
 		}
-		if err := p.follow(n); !errors.Is(err, errForgotten) {
+		if err := p.follow(n, inside); !errors.Is(err, errForgotten) {
 			return err
 		}
 	}
@@ -99,8 +99,9 @@ func (p *replay) join() (int, bool) {
 	return 0, false
 }
 
-// follow reads the history from entry n on. It returns no nil error.
-func (p *replay) follow(n int) error {
+// follow reads the history from entry n on: from the position if that is inside, else from the entry's beginning. It
+// returns no nil error.
+func (p *replay) follow(n int, inside bool) error {
 	for {
 		changed := p.hist.watch()
 		e, last, pending, ok := p.hist.at(n)
@@ -112,14 +113,17 @@ func (p *replay) follow(n int) error {
 			if err := p.declare(e.gap); err != nil {
 				return err
 			}
-			n++
+			n, inside = n+1, false
 			continue
 		default:
+			if !inside {
+				p.after, inside = e.from, true
+			}
 			if err := p.span(e); err != nil {
 				return err
 			}
 			if !last {
-				n++
+				n, inside = n+1, false
 				continue
 			}
 		}
@@ -133,9 +137,6 @@ func (p *replay) follow(n int) error {
 
 // span delivers what is left of a span, and declares what can't be read any more.
 func (p *replay) span(e entry) error {
-	if p.after.Epoch != e.to.Epoch || p.after.Offset < e.from.Offset || p.after.Offset > e.to.Offset || p.after == (Position{}) {
-		p.after = e.from
-	}
 	for try := 0; p.after != e.to && try < 3; try++ { // a file may be renamed or truncated while it is opened
 		before := p.after
 		if !p.openSource(e.src, p.after) {
@@ -185,7 +186,7 @@ func (p *replay) openSource(src *source, at Position) bool {
 func (p *replay) use(h *handle, src *source) {
 	p.close()
 	p.h, p.src = h, src
-	p.reader = reader{file: h, maxLine: p.cfg.MaxLine, buf: p.reader.buf[:0]}
+	p.reader = reader{file: h, maxLine: p.cfg.MaxLine}
 }
 
 // seek goes to a position, or to the beginning with the zero one.
@@ -235,35 +236,53 @@ func (p *replay) offer(lines []Line) error {
 func (p *replay) backfill() (n int, ok bool, err error) {
 	list := p.files()
 	first, src, begin, begun := p.hist.first()
-	joint, jointFile := -1, (*handle)(nil)
-	if begun {
-		joint, jointFile = p.findJoint(list, src, begin)
-	}
-	if jointFile != nil {
-		defer jointFile.release()
-	}
 	at, err := p.findAfter(list)
 	if err != nil {
 		return 0, false, err
 	}
-	if at >= 0 && begun && (at > joint && joint >= 0 || at == joint && p.after.Offset > begin.Offset) {
-		return 0, false, nil // the live stream will come to it
+	if !begun {
+		return 0, false, p.through(list, at)
 	}
-	for i := max(at, 0); i < len(list); i++ {
-		if i == joint {
-			return first, true, p.upTo(jointFile, begin, i == at)
+	joint, file := p.findJoint(list, src, begin)
+	if file != nil {
+		defer file.release()
+	}
+	if at >= 0 && p.toCome(list[at], at-joint, joint < 0, begin) {
+		return 0, false, nil
+	}
+	for i := max(at, 0); i < len(list) && i != joint; i++ {
+		if p.inHistory(list[i].id) || i == len(list)-1 {
+			continue // the live file is the live stream's, even if that has not opened it yet
 		}
-		if begun && p.inHistory(list[i].id) {
-			continue
-		}
-		if err := p.whole(list[i], i == at, begun || i < len(list)-1); err != nil {
+		if err := p.whole(list[i], i == at, true); err != nil {
 			return 0, false, err
 		}
 	}
-	return first, begun, nil
+	return first, true, p.upTo(file, begin, at >= 0 && at == joint)
 }
 
-// findAfter finds the file that the position is in, or declares it lost, once. -1 means to begin with the oldest file.
+// toCome reports that a file that holds the position is the live stream's, and has yet to be emitted as far as there.
+func (p *replay) toCome(s sibling, afterJoint int, noJoint bool, begin Position) bool {
+	switch {
+	case noJoint:
+		return p.inHistory(s.id)
+	case afterJoint == 0:
+		return p.after.Offset > begin.Offset
+	}
+	return afterJoint > 0 || p.inHistory(s.id)
+}
+
+// through reads all files to their present end, while there is no history.
+func (p *replay) through(list []sibling, at int) error {
+	for i := max(at, 0); i < len(list); i++ {
+		if err := p.whole(list[i], i == at, i < len(list)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findAfter finds the file that the position is in, or declares it lost. -1 means to begin with the oldest file.
 func (p *replay) findAfter(list []sibling) (int, error) {
 	if p.after == (Position{}) {
 		return -1, nil
@@ -272,10 +291,9 @@ func (p *replay) findAfter(list []sibling) (int, error) {
 	if h != nil {
 		h.release()
 	}
-	if i >= 0 || p.lost {
+	if i >= 0 {
 		return i, nil
 	}
-	p.lost = true
 	gap := &Gap{From: p.after, Count: -1, Bytes: -1, Possible: true, Reason: "the position is in no file that is there"}
 	p.after = Position{}
 	return -1, p.declare(gap)
@@ -283,7 +301,7 @@ func (p *replay) findAfter(list []sibling) (int, error) {
 
 // findJoint finds the file in which the history begins.
 func (p *replay) findJoint(list []sibling, src *source, begin Position) (int, *handle) {
-	_, id := p.hist.peek(src)
+	id := p.hist.identity(src)
 	if begin.Epoch != 0 {
 		return p.locate(list, id, begin)
 	}
@@ -301,7 +319,7 @@ func (p *replay) inHistory(id identity) bool {
 
 // upTo delivers what stands in a file before the history begins.
 func (p *replay) upTo(h *handle, begin Position, resume bool) error {
-	if begin.Offset == 0 || h == nil || !h.retain() {
+	if h == nil || begin.Offset == 0 || !h.retain() {
 		return nil
 	}
 	p.use(h, nil)

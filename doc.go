@@ -1,0 +1,87 @@
+// Package tailcast is an embeddable hub that broadcasts live messages, the lines of a followed log file first of all, to
+// any number of browsers, curls and programs.
+//
+//	hub := tailcast.New(tailcast.WithBacklog(100))
+//	mux.Handle("GET /logs", hub)
+//	go func() { errs <- hub.Run(ctx, tailcast.NewTail("/var/log/app.log")) }()
+//
+// One handler serves WebSocket, server-sent events and plain text, as the request asks: see Hub.ServeHTTP.
+//
+// # The model
+//
+// A topic is an append-only log; a viewer is a cursor in it. Publishing appends and never waits for a viewer. What a
+// viewer has not been sent yet is one run of adjacent, ready bytes that all viewers of its format share, so a viewer that
+// is behind gets many messages with one write. History, send queue, resume and lag are one thing: where the cursor stands.
+//
+// Messages come from Hub.Publish and from Sources, which Hub.Run runs: a Tail follows a file, Lines reads a stream, and a
+// type of your own has one method to write. A Source that can read its past is a Replayer: then what a viewer has missed,
+// because it was away or is slow, is read again from there, and the viewer joins the live log at the exact message. For a
+// Tail the file itself is that memory.
+//
+// # Guarantees
+//
+// Order. Per topic there is one order, that of Publish, and what each viewer is sent is a subsequence of it in that order.
+// Messages of Conn.Send are in the order of the calls. Plainly: nobody sees B before A if A was published first in the
+// same topic. Between two topics nothing is promised.
+//
+// No silent loss. Between two messages that a viewer is sent, every message that the publisher published between them has
+// been sent too, unless a gap is declared at that place. Plainly: either you see it, or you see that you don't. A gap is an
+// "event: gap" in an event stream and a line "# tailcast gap: …" in text. A bare WebSocket shows a Source's gap as that
+// line; its own lag, where it cannot be made up for, closes it with 1013 and the number of messages. A line that looks like
+// it may also be a log line: gaps=0 in the query turns the lines off.
+//
+// Resume. A client that comes back with the Position of the last message it saw gets everything after it exactly once, as
+// long as memory or the topic's Replayer has it; otherwise a gap, and then what there is. For a Tail this holds across a
+// restart of the process and across rotations of the file. Plainly: reload the page and nothing is missing, nothing twice.
+//
+// Bounds. Memory is bounded by WithMemoryLimit, plus a constant for each connection, whatever viewers do.
+//
+// # Slow viewers
+//
+// A slow viewer costs nobody anything. When the log has dropped what it needs next, it is served from the Replayer until it
+// has caught up, at its own pace. Without a Replayer it is told how much it missed and goes on with the oldest message that
+// there is. A peer that takes not a single byte for the write timeout, 10 s, ends with ErrWriteTimeout.
+//
+// # Hooks
+//
+//	hook         called on                       how often              its error
+//	OnConnect    the request's goroutine         once, before anything  closes the connection with it
+//	             is sent
+//	AfterRead    the connection's reader         for each data message  closes the connection with it
+//	BeforeClose  a goroutine of its own          exactly once           (it has none)
+//
+// Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else. The time that AfterRead
+// takes does not count against the peer, but the next message is read only when it has returned. What BeforeClose sends
+// still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
+// already), is counted in Stats, and goes to the logger, or where none is set to the server's ErrorLog.
+//
+// # Close codes
+//
+//	1000  Conn.Close(nil)
+//	1001  the hub is shut down
+//	1002  the peer broke the protocol
+//	1007  the peer sent text that is not UTF-8
+//	1008  the peer sent an absurd number of fragments
+//	1009  the peer's message is larger than WithReadLimit
+//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error, or a hook's panic
+//	1013  a bare WebSocket was too slow: the reason says how many messages it missed
+//	else  the *CloseError that the cause holds
+//
+// BeforeClose is given the cause: the peer's *CloseError if it closed (1005 if it gave no code); ErrWriteTimeout or
+// ErrPingTimeout; an error that matches io.ErrUnexpectedEOF when the peer vanished, or what the network said.
+//
+// # Shutdown
+//
+// http.Server.Shutdown neither ends nor waits for streams. Call Hub.Shutdown first, which sends every viewer the rest and
+// says goodbye, then the server's:
+//
+//	<-ctx.Done()
+//	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+//	defer cancel()
+//	hub.Shutdown(stop)
+//	srv.Shutdown(stop)
+//
+// # What a page may do
+//
+// A browser is let in only from the page's own origin. A topic is served only where a handler names it: see Hub.Handler.
+package tailcast

@@ -1,0 +1,92 @@
+package tailcast_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/tailcast/tailcast"
+)
+
+// Follow a log file and let everybody watch it.
+func ExampleHub() {
+	hub := tailcast.New(tailcast.WithBacklog(100))
+	http.Handle("GET /logs", hub)
+	go func() { log.Fatal(hub.Run(context.Background(), tailcast.NewTail("/var/log/app.log"))) }()
+	log.Fatal(http.ListenAndServe("127.0.0.1:8080", nil))
+}
+
+// Publish sends a message to whoever watches.
+func ExampleHub_Publish() {
+	hub := tailcast.New()
+	defer hub.Close()
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	if err := hub.Publish(context.Background(), tailcast.Message{Data: []byte("hello, everybody")}); err != nil {
+		log.Fatal(err)
+	}
+	resp, err := http.Get(srv.URL + "?tail=1")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	line, _ := bufio.NewReader(resp.Body).ReadString('\n')
+	fmt.Print(line)
+	// Output: hello, everybody
+}
+
+// Several topics behind one handler; a request may ask for some of them with ?topic=….
+func ExampleHub_Handler() {
+	hub := tailcast.New()
+	http.Handle("GET /logs", hub.Handler("access.log", "error.log"))
+	go func() {
+		log.Fatal(hub.Run(context.Background(),
+			&tailcast.Tail{Path: "/var/log/access.log", Topic: "access.log"},
+			&tailcast.Tail{Path: "/var/log/error.log", Topic: "error.log", Start: tailcast.LastLines(50)}))
+	}()
+}
+
+// A chat in a few lines: what one client sends goes to all.
+func ExampleWithAfterRead() {
+	var hub *tailcast.Hub
+	hub = tailcast.New(tailcast.WithAfterRead(func(c *tailcast.Conn, in tailcast.Inbound) error {
+		return hub.Publish(c.Context(), tailcast.Message{Data: in.Data})
+	}))
+	http.Handle("GET /chat", hub)
+}
+
+// Ticker is a Source of one's own.
+type Ticker time.Duration
+
+func (t Ticker) Run(ctx context.Context, pub tailcast.Publisher) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-time.After(time.Duration(t)):
+			if err := pub.Publish(ctx, tailcast.Message{Data: now.AppendFormat(nil, time.RFC3339)}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func ExampleSource() {
+	hub := tailcast.New()
+	go hub.Run(context.Background(), Ticker(time.Second))
+}
+
+// Lines broadcasts what a program writes.
+func ExampleLines() {
+	hub := tailcast.New()
+	defer hub.Close()
+	err := hub.Run(context.Background(), tailcast.Lines(strings.NewReader("one\ntwo\n"), ""))
+	head, _ := hub.Head("")
+	fmt.Println(err, head.Offset)
+	// Output: <nil> 2
+}

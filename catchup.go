@@ -45,9 +45,9 @@ func (s *subscription) resume(from Position) {
 		return
 	}
 	replayer, known := s.topic.known()
+	s.fan.Stand(stream.Position(from), replayer != nil)
 	switch {
 	case replayer != nil:
-		s.fan.Stand(stream.Position(from))
 		s.conn.hub.catchups.Add(1)
 		s.conn.hub.wg.Go(func() {
 			defer s.conn.hub.catchups.Add(-1)

@@ -2,11 +2,13 @@ package tailcast
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"unicode/utf8"
 )
 
 // A Source brings messages into a hub: see Hub.Run.
@@ -78,14 +80,22 @@ func FromSeq(seq func(ctx context.Context) iter.Seq2[Message, error]) Source {
 }
 
 // Lines makes a Source of a stream of lines, such as a pipe. A line ends with "\n" or "\r\n"; the last one may have no end.
-// A line longer than 1 MiB is cut into Partial messages. Run returns when r does; a Read that blocks is not interrupted by
-// the context: close r for that.
+// A line longer than 1 MiB is cut between two characters into Partial messages. Run returns when r does; a Read that blocks
+// is not interrupted by the context: close r for that.
 func Lines(r io.Reader, topic string) Source {
 	return SourceFunc(func(ctx context.Context, pub Publisher) error {
 		br := bufio.NewReaderSize(r, defaultMaxLine)
+		var rest []byte // the beginning of a character that a cut has left over
 		for ctx.Err() == nil {
 			line, err := br.ReadSlice('\n')
 			partial := errors.Is(err, bufio.ErrBufferFull)
+			if len(rest) > 0 {
+				line, rest = append(rest, line...), nil
+			}
+			if partial {
+				n := wholeRunes(line)
+				line, rest = line[:n], bytes.Clone(line[n:])
+			}
 			if len(line) > 0 {
 				msg := Message{Topic: topic, Data: trimLineEnd(line), Partial: partial}
 				if perr := pub.Publish(ctx, msg); perr != nil {
@@ -102,6 +112,19 @@ func Lines(r io.Reader, topic string) Source {
 		}
 		return context.Cause(ctx)
 	})
+}
+
+// wholeRunes is the length of b without a rune that is cut at its end.
+func wholeRunes(b []byte) int {
+	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax); i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) {
+				return i
+			}
+			break
+		}
+	}
+	return len(b)
 }
 
 const defaultMaxLine = 1 << 20

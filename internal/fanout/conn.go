@@ -530,8 +530,8 @@ func (c *Conn) pickControl() {
 // tellDrained is called when nothing is left to send.
 func (c *Conn) tellDrained() {
 	for _, s := range c.subs {
-		if !s.live {
-			return // its catch-up is still coming
+		if s.coming {
+			return
 		}
 	}
 	if c.draining.Swap(false) {
@@ -556,10 +556,10 @@ func (c *Conn) apply(o op) {
 	case opAdd:
 		c.subs = append(c.subs, s)
 	case opResume:
-		s.live, s.cur = true, o.cur
+		s.live, s.coming, s.cur = true, false, o.cur
 		s.moved()
 	case opStand:
-		s.cur.Pos = o.cur.Pos
+		s.cur.Pos, s.coming = o.cur.Pos, o.coming
 	case opRemove:
 		c.drop(s)
 	case opFeed:

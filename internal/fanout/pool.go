@@ -98,8 +98,9 @@ func (p *Pool) tick() time.Duration {
 
 // A worker serves its share of the connections.
 type worker struct {
-	pool *Pool
-	wake chan struct{}
+	pool   *Pool
+	wake   chan struct{}
+	looked []*Conn // look's own space
 
 	mu      sync.Mutex // guards the rest
 	topics  []*shard   // that have something new
@@ -153,14 +154,15 @@ func (w *worker) run() {
 // look checks the liveness of every member.
 func (w *worker) look(now time.Time) {
 	w.mu.Lock()
-	members := make([]*Conn, 0, len(w.members))
 	for c := range w.members {
-		members = append(members, c)
+		w.looked = append(w.looked, c)
 	}
 	w.mu.Unlock()
-	for _, c := range members {
+	for _, c := range w.looked {
 		c.look(now)
 	}
+	clear(w.looked)
+	w.looked = w.looked[:0]
 }
 
 func (w *worker) push(c *Conn) {

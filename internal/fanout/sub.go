@@ -21,9 +21,10 @@ type Sub struct {
 	index int // in its shard, guarded by shard.mu
 
 	// Touched only by whoever has the connection's turn.
-	live bool
-	gone bool
-	cur  stream.Cursor
+	live   bool
+	gone   bool
+	coming bool // it rests, and is being fed
+	cur    stream.Cursor
 
 	// The cursor as the last turn left it, for others to read.
 	seq, cum atomic.Uint64
@@ -51,9 +52,9 @@ func (s *Sub) Resume(cur stream.Cursor) {
 	s.conn.request(op{sub: s, kind: opResume, cur: cur})
 }
 
-// Stand says which position the viewer has seen, of a subscription that rests.
-func (s *Sub) Stand(pos stream.Position) {
-	s.conn.request(op{sub: s, kind: opStand, cur: stream.Cursor{Pos: pos}})
+// Stand says which position the viewer of a subscription that rests has seen, and whether more is coming through Feed.
+func (s *Sub) Stand(pos stream.Position, coming bool) {
+	s.conn.request(op{sub: s, kind: opStand, cur: stream.Cursor{Pos: pos}, coming: coming})
 }
 
 // Feed queues messages that do not come from the log, and waits while a turn's worth of them is queued. They belong to the
@@ -132,9 +133,10 @@ func (s *Sub) moved() {
 
 // An op is something that others ask of the goroutine that has the turn.
 type op struct {
-	sub  *Sub
-	kind opKind
-	cur  stream.Cursor
+	sub    *Sub
+	kind   opKind
+	cur    stream.Cursor
+	coming bool
 }
 
 type opKind uint8

@@ -1,0 +1,51 @@
+package tailcast_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tailcast/tailcast"
+
+// TestArrowsRunOneWay holds the packages to ARCHITECTURE.md: internal packages do not know the hub, nor each other except
+// fanout stream; one package imports the WebSocket library; and the root stays light.
+func TestArrowsRunOneWay(t *testing.T) {
+	imports := func(pkg string) []string { return list(t, `{{join .Imports "\n"}}`, pkg) }
+	for _, pkg := range list(t, "{{.ImportPath}}", "./...") {
+		for _, imp := range imports(pkg) {
+			name, ok := strings.CutPrefix(pkg, module+"/internal/")
+			switch {
+			case strings.HasPrefix(imp, "nhooyr.io/") && name != "wsconn":
+				t.Errorf("%s imports %s: only internal/wsconn may", pkg, imp)
+			case ok && strings.HasPrefix(imp, module) && (name != "fanout" || imp != module+"/internal/stream"):
+				t.Errorf("%s imports %s", pkg, imp)
+			case pkg == module && strings.HasPrefix(imp, module+"/examples"):
+				t.Errorf("the root imports %s", imp)
+			}
+		}
+	}
+	allowed := []string{"nhooyr.io/websocket", "github.com/nxadm/tail", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}
+	for _, dep := range list(t, "{{if not .Standard}}{{.ImportPath}}{{end}}", "-deps", ".") {
+		ours := strings.HasPrefix(dep, module)
+		if !ours && !slices.ContainsFunc(allowed, func(a string) bool { return dep == a || strings.HasPrefix(dep, a+"/") }) {
+			t.Errorf("the root depends on %s", dep)
+		}
+	}
+	direct := list(t, "{{if not .Indirect}}{{.Path}}{{end}}", "-m", "all")
+	for _, m := range direct {
+		if m != module && !slices.Contains(allowed, m) {
+			t.Errorf("go.mod requires %s directly", m)
+		}
+	}
+}
+
+func list(t *testing.T, format string, args ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-f", format}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	return strings.Fields(string(out))
+}

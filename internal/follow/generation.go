@@ -9,7 +9,7 @@ type generation struct {
 	reader reader
 	gap    *Gap      // to be declared before its next line
 	sealed bool      // complete as it is: a copy
-	rest   int64     // bytes that were seen and not delivered
+	size   int64     // as it was last seen
 	grew   time.Time // when it was last seen to grow
 	mtime  time.Time // of the file when it was last looked at as the live one
 	aged   time.Time // when it ceased to be the live one; zero before
@@ -17,12 +17,16 @@ type generation struct {
 
 func (g *generation) id() identity { return identity{g.h.info} }
 
+// rest is how many bytes are known to be there and not delivered.
+func (g *generation) rest() int64 { return g.size - g.reader.offset() }
+
 // newGeneration begins at the first byte of h, and takes over the caller's use of h.
 func (f *Follower) newGeneration(h *handle) *generation {
 	g := &generation{h: h, gap: f.gap, src: &source{info: identity{h.info}}}
 	f.gap = nil
 	g.reader = reader{file: h, maxLine: f.cfg.MaxLine}
-	g.mtime = h.info.ModTime()
+	g.size, g.mtime = h.info.Size(), h.info.ModTime()
+	g.quietSince(g.mtime)
 	if h.retain() {
 		g.src.h = h
 	}

@@ -149,7 +149,6 @@ func (r *run) start(h *handle) bool {
 		r.fail(err)
 	}
 	r.chain = append(r.chain, g)
-	g.quietSince(h.info.ModTime())
 	r.hist.start(g.src, g.reader.position())
 	return true
 }
@@ -253,11 +252,11 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	if size < g.reader.end() {
 		return true, r.truncated(g)
 	}
-	g.rest = size - g.reader.offset()
 	turn := min(size, g.reader.end()+turnSize)
 	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
 	switch {
 	case errors.As(err, new(halt)):
+		g.saw(info)
 		return true, err
 	case errors.Is(err, errChanged):
 		return true, r.truncated(g)
@@ -266,7 +265,7 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		return false, nil
 	}
 	r.failing = false
-	g.saw(info, n)
+	g.saw(info)
 	if g.sealed && turn == size {
 		return true, r.end(g)
 	}
@@ -274,12 +273,11 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 }
 
 // saw notes what a look has found, for the next one to compare.
-func (g *generation) saw(info os.FileInfo, n int) {
-	g.rest = info.Size() - g.reader.offset()
-	g.mtime = info.ModTime()
-	if n > 0 {
+func (g *generation) saw(info os.FileInfo) {
+	if info.Size() > g.size {
 		g.grew = time.Now()
 	}
+	g.size, g.mtime = info.Size(), info.ModTime()
 }
 
 // declare delivers the gap before a generation.

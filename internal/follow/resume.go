@@ -40,8 +40,8 @@ func (r *run) lose(g *generation) {
 	i := slices.Index(r.chain, g)
 	r.remove(g)
 	gap := g.gap
-	if gap == nil && (g.rest > 0 || g.aged.IsZero() && g.reader.end() > 0) {
-		gap = &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: g.rest == 0,
+	if gap == nil && (g.rest() > 0 || g.aged.IsZero() && g.reader.end() > 0) {
+		gap = &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: g.rest() == 0,
 			Reason: "the file was removed while it was not followed"}
 	}
 	switch {
@@ -70,7 +70,6 @@ func (r *run) resumeAfter(pos Position) {
 	if err := g.reader.seek(int64(pos.Offset)); err != nil {
 		r.fail(err)
 	}
-	g.quietSince(h.info.ModTime())
 	r.hist.start(g.src, pos)
 	for _, s := range list[i+1:] {
 		if h, err := r.open(s); err == nil && r.chainIndex(identity{h.info}) < 0 {

@@ -13,6 +13,7 @@ const quietTime = time.Second
 // delivered may be in a copy, as copytruncate makes one before it truncates: then the generation goes on in the copy.
 func (r *run) truncated(g *generation) error {
 	copied := r.findCopy(g)
+	unread := g.rest() > int64(g.reader.pending())
 	if copied == nil {
 		if err := r.flush(g); err != nil { // all that is left of its last line is what was read
 			return err
@@ -21,7 +22,7 @@ func (r *run) truncated(g *generation) error {
 	r.stat.update(func(s *Stats) { s.Truncations++ })
 	r.remember(mark{id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
 	if r.gap == nil {
-		r.gap = truncationGap(g, copied != nil)
+		r.gap = truncationGap(g, copied != nil, unread)
 	}
 	i := slices.Index(r.chain, g)
 	file, aged, since := g.h, g.aged, g.mtime
@@ -38,15 +39,15 @@ func (r *run) truncated(g *generation) error {
 	}
 	i += r.insertMissed(i, since, nil)
 	fresh := r.newGeneration(file)
-	fresh.aged, fresh.grew = aged, time.Now()
+	fresh.aged, fresh.size, fresh.grew = aged, 0, time.Now()
 	r.chain = slices.Insert(r.chain, i, fresh)
 	return nil
 }
 
-func truncationGap(g *generation, copied bool) *Gap {
+func truncationGap(g *generation, copied, unread bool) *Gap {
 	switch {
 	case !copied:
-		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: g.rest <= int64(g.reader.pending()),
+		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: !unread,
 			Reason: "the file was truncated"}
 	case time.Since(g.grew) < quietTime:
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: true,

@@ -1,0 +1,63 @@
+package follow
+
+import (
+	"os"
+	"sync/atomic"
+)
+
+var (
+	CutLine     = cutLine
+	EpochOf     = epochOf
+	RotatedName = rotatedName
+	PositionIn  = positionIn
+	Holds       = holds
+)
+
+const (
+	HeadSize  = headSize
+	CheckSize = checkSize
+)
+
+// Siblings lists the names of the rotated files, oldest first.
+func (f *Follower) Siblings() []string {
+	var names []string
+	for _, s := range f.siblings() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// CountFiles counts the files that f has open from now on.
+func (f *Follower) CountFiles() *atomic.Int64 {
+	n := new(atomic.Int64)
+	f.fs = countingFS{f.fs, n}
+	return n
+}
+
+type countingFS struct {
+	fileSystem
+	n *atomic.Int64
+}
+
+type countedFile struct {
+	file
+	n      *atomic.Int64
+	closed atomic.Bool
+}
+
+func (c countingFS) Open(name string) (file, error) {
+	f, err := c.fileSystem.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	c.n.Add(1)
+	return &countedFile{file: f, n: c.n}, nil
+}
+
+func (c *countedFile) Close() error {
+	if c.closed.Swap(true) {
+		return os.ErrClosed
+	}
+	c.n.Add(-1)
+	return c.file.Close()
+}

@@ -1,0 +1,487 @@
+package follow_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tailcast/tailcast/internal/follow"
+)
+
+var errConsumer = errors.New("the consumer's error")
+
+// A rig is a directory, its writers, and a Follower of one file in it, in a bubble of virtual time: between two waits the
+// Follower does not look. The files' times are virtual too.
+type rig struct {
+	t    testing.TB
+	dir  string
+	cfg  follow.Config
+	f    *follow.Follower
+	open *atomic.Int64 // files that f has open
+
+	tick    time.Duration
+	coarse  bool // the file system's clock counts whole seconds
+	writers map[string]*writer
+
+	failNext bool
+	items    []item
+	out      []string // what the items and reports look like in a script
+	begins   []begin
+	placed   bool // Begin was called with a position in this Run
+	cancel   context.CancelFunc
+	done     chan error
+}
+
+// An item is a Line that outlives its emit.
+type item struct {
+	data    string
+	pos     follow.Position
+	partial bool
+	gap     *follow.Gap
+}
+
+// A begin is what Begin was called with, and how many items there were.
+type begin struct {
+	pos follow.Position
+	at  int
+}
+
+// A writer keeps its descriptor, whatever becomes of the name.
+type writer struct {
+	f    *os.File
+	name string // "" once removed
+}
+
+func newRig(t testing.TB) *rig {
+	r := &rig{t: t, dir: t.TempDir(), writers: make(map[string]*writer)}
+	r.cfg = follow.Config{Path: r.path("app.log"), NoNotify: true, Start: follow.FromStart}
+	time.Sleep(time.Until(realNow)) // what the test does not set is in real time
+	return r
+}
+
+var realNow = time.Now()
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, filepath.FromSlash(name)) }
+
+// touched gives the file the bubble's time, and no two the same.
+func (r *rig) touched(name string) {
+	if name == "" {
+		return
+	}
+	r.tick += time.Microsecond
+	now := time.Now().Add(r.tick)
+	if r.coarse {
+		now = now.Truncate(time.Second)
+	}
+	r.must(os.Chtimes(r.path(name), time.Time{}, now))
+}
+
+func (r *rig) write(name, data string) {
+	r.openWriter("", name)
+	r.writeTo("", data)
+	r.closeWriter("")
+}
+
+func (r *rig) openWriter(fd, name string) {
+	f, err := os.OpenFile(r.path(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	r.must(err)
+	r.writers[fd] = &writer{f, name}
+}
+
+func (r *rig) writeTo(fd, data string) {
+	w := r.writers[fd]
+	_, err := w.f.WriteString(data)
+	r.must(err)
+	r.touched(w.name)
+}
+
+func (r *rig) closeWriter(fd string) {
+	r.must(r.writers[fd].f.Close())
+	delete(r.writers, fd)
+}
+
+func (r *rig) rename(from, to string) {
+	r.must(os.Rename(r.path(from), r.path(to)))
+	r.moved(to, "")
+	r.moved(from, to)
+}
+
+func (r *rig) remove(name string) {
+	r.must(os.Remove(r.path(name)))
+	r.moved(name, "")
+}
+
+// moved tells the writers where their file is now: it, or the directory it is in, was renamed.
+func (r *rig) moved(from, to string) {
+	for _, w := range r.writers {
+		if rest, ok := strings.CutPrefix(w.name, from); ok && (rest == "" || rest[0] == '/') {
+			if w.name = to + rest; to == "" {
+				w.name = ""
+			}
+		}
+	}
+}
+
+func (r *rig) truncate(name string) {
+	r.must(os.Truncate(r.path(name), 0))
+	r.touched(name)
+}
+
+func (r *rig) copy(from, to string) {
+	b, err := os.ReadFile(r.path(from))
+	r.must(err)
+	r.must(os.WriteFile(r.path(to), b, 0o644))
+	r.touched(to)
+}
+
+// wait lets the virtual time pass.
+func (r *rig) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// run begins a Run.
+func (r *rig) run() {
+	r.t.Helper()
+	if r.cancel != nil {
+		r.t.Fatal("run: it is running already")
+	}
+	if r.f == nil {
+		r.cfg.Begin, r.cfg.Report = r.onBegin, r.onReport
+		r.f = follow.New(r.cfg)
+		r.open = r.f.CountFiles()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.done, r.placed = cancel, make(chan error, 1), false
+	go func() { r.done <- r.f.Run(ctx, r.onEmit) }()
+	synctest.Wait()
+}
+
+// stop ends the Run, or sees that the consumer's error has ended it.
+func (r *rig) stop() error {
+	if r.cancel == nil {
+		return nil
+	}
+	r.cancel()
+	err := <-r.done
+	r.cancel = nil
+	if n := r.f.Stats().Open; n != 0 {
+		r.t.Errorf("%d files are open after Run, by the Stats", n)
+	}
+	return err
+}
+
+// restart is what a new process does that has remembered the last position.
+func (r *rig) restart() {
+	r.stop()
+	r.f, r.cfg.After = nil, follow.Position{}
+	if i := r.lastLine(); i >= 0 {
+		r.cfg.After = r.items[i].pos
+	}
+	r.items, r.begins = r.items[len(r.items):], nil
+	r.run()
+}
+
+func (r *rig) lastLine() int {
+	for i, it := range slices.Backward(r.items) {
+		if it.gap == nil {
+			return i
+		}
+	}
+	return -1
+}
+
+func (r *rig) onBegin(pos follow.Position) {
+	if r.placed {
+		r.t.Errorf("Begin(%+v): the position was known before", pos)
+	}
+	r.placed = pos != follow.Position{}
+	r.begins = append(r.begins, begin{pos, len(r.items)})
+}
+
+func (r *rig) onReport(event string, err error) {
+	if (err == nil) != (event == follow.EventRecovered) {
+		r.t.Errorf("Report(%q, %v)", event, err)
+	}
+	r.out = append(r.out, "event "+event)
+}
+
+func (r *rig) onEmit(lines []follow.Line) error {
+	if r.failNext {
+		r.failNext = false
+		return errConsumer
+	}
+	for _, l := range lines {
+		if l.Gap == nil && !r.placed {
+			r.t.Errorf("line %q comes before a Begin with a position", l.Data)
+		}
+		it := newItem(l)
+		r.items = append(r.items, it)
+		r.out = append(r.out, it.String())
+	}
+	return nil
+}
+
+func newItem(l follow.Line) item {
+	if l.Gap != nil {
+		return item{gap: l.Gap}
+	}
+	return item{data: string(l.Data), pos: l.Pos, partial: l.Partial}
+}
+
+func (it item) String() string {
+	switch {
+	case it.gap != nil:
+		return fmt.Sprintf("gap possible=%t", it.gap.Possible)
+	case it.partial:
+		return fmt.Sprintf("%q partial", it.data)
+	}
+	return fmt.Sprintf("%q", it.data)
+}
+
+// check is what has to hold at the end of every story: all replays tell the same one.
+func (r *rig) check() {
+	r.t.Helper()
+	r.checkReplays("while it runs")
+	r.checkNewProcess(false)
+	r.checkNewProcess(true)
+	r.wait(time.Minute) // the old files are closed
+	r.checkReplays("after a minute")
+	r.stop()
+	r.checkReplays("after Run")
+	if n := r.open.Load(); n != 0 {
+		r.t.Errorf("%d files are open after all", n)
+	}
+}
+
+// A replayed is what a replay from one position gave until it had to wait.
+type replayed struct {
+	after follow.Position
+	items []item
+}
+
+// replays replays from many positions at once.
+func (r *rig) replays(f *follow.Follower, from []follow.Position) []*replayed {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	var list []*replayed
+	for _, after := range from {
+		p := &replayed{after: after}
+		list = append(list, p)
+		go func() {
+			done <- f.Replay(ctx, after, func(lines []follow.Line) error {
+				for _, l := range lines {
+					p.items = append(p.items, newItem(l))
+				}
+				return nil
+			})
+		}()
+	}
+	synctest.Wait()
+	cancel()
+	for range list {
+		if err := <-done; err != context.Canceled {
+			r.t.Errorf("Replay = %v", err)
+		}
+	}
+	return list
+}
+
+// places lists the positions that were given out, and how many items had come by then. One position may have been given
+// out twice, where two generations begin alike.
+func (r *rig) places() ([]follow.Position, map[follow.Position][]int) {
+	var order []follow.Position
+	at := make(map[follow.Position][]int)
+	add := func(pos follow.Position, n int) {
+		if pos != (follow.Position{}) && !slices.Contains(at[pos], n) {
+			order = append(order, pos)
+			at[pos] = append(at[pos], n)
+		}
+	}
+	for _, b := range r.begins {
+		add(b.pos, b.at)
+	}
+	for i, it := range r.items {
+		add(it.pos, i+1)
+	}
+	slices.SortStableFunc(order, func(a, b follow.Position) int { return slices.Max(at[a]) - slices.Max(at[b]) })
+	return slices.Compact(order), at
+}
+
+// checkReplays replays from every position. What comes must be what Run has emitted since, also its gaps. Where it has a
+// gap of its own the lines must really be gone.
+func (r *rig) checkReplays(when string) {
+	r.t.Helper()
+	order, at := r.places()
+	disk := r.disk()
+	for _, p := range r.replays(r.f, order) {
+		var err error
+		for _, n := range at[p.after] {
+			if err = r.sameStory(r.items[n:], p.items, disk); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			r.t.Errorf("%s, replay after %v (%d of %d): %v\ngot  %v\nwant %v", when, p.after, at[p.after], len(r.items), err,
+				p.items, r.items[at[p.after][0]:])
+			return
+		}
+	}
+}
+
+func (r *rig) sameStory(want, got []item, disk []diskFile) error {
+	for len(got) > 0 {
+		switch {
+		case len(want) > 0 && got[0] == want[0]:
+			want = want[1:]
+		case got[0].gap == nil:
+			return fmt.Errorf("%v is not what comes next", got[0])
+		default:
+			n := 0
+			for ; n < len(want) && !onDisk(disk, want[n].pos); n++ {
+			}
+			if n == 0 {
+				return fmt.Errorf("a gap before %v, which is there", append(want, item{})[0])
+			}
+			// How much of it is in this gap is for the next item to tell.
+			if n == len(want) || len(got) == 1 || got[1] == want[n] || got[1].gap != nil {
+				if i := slices.Index(want[:n], append(got, item{})[1]); i > 0 {
+					n = i
+				}
+				want = want[n:]
+			} else if i := slices.Index(want[:n], got[1]); i > 0 {
+				want = want[i:]
+			}
+		}
+		got = got[1:]
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("%d items are missing", len(want))
+	}
+	return nil
+}
+
+// A diskFile is a file cut into lines by other means than the reader's.
+type diskFile struct {
+	name  string
+	items []item // without an unterminated last line
+	rest  []item // the unterminated last line
+	start follow.Position
+}
+
+// disk reads the files, oldest first.
+func (r *rig) disk() []diskFile {
+	var files []diskFile
+	for _, name := range append(r.f.Siblings(), r.cfg.Path) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		files = append(files, r.cutFile(name, b))
+	}
+	return files
+}
+
+func (r *rig) cutFile(name string, b []byte) diskFile {
+	d := diskFile{name: name}
+	file := bytes.NewReader(b)
+	d.start = follow.PositionIn(file, 0)
+	maxLine := r.cfg.MaxLine
+	if maxLine == 0 {
+		maxLine = 1 << 20
+	}
+	for at := 0; at < len(b); {
+		n, size, partial := follow.CutLine(b[at:], maxLine, true)
+		it := item{data: string(b[at : at+n]), pos: follow.PositionIn(file, int64(at+size)), partial: partial}
+		at += size
+		if at == len(b) && b[at-1] != '\n' {
+			d.rest = append(d.rest, it)
+		} else {
+			d.items = append(d.items, it)
+		}
+	}
+	return d
+}
+
+func onDisk(files []diskFile, pos follow.Position) bool {
+	return slices.ContainsFunc(files, func(d diskFile) bool { return d.index(pos) >= 0 })
+}
+
+// index tells how many lines end at or before pos; −1 if it is none of the file's positions.
+func (d *diskFile) index(pos follow.Position) int {
+	if pos == (follow.Position{}) || pos == d.start {
+		return map[bool]int{true: 0, false: -1}[pos == d.start && pos != (follow.Position{})]
+	}
+	all := slices.Concat(d.items, d.rest)
+	return slices.IndexFunc(all, func(it item) bool { return it.pos == pos }) + map[bool]int{true: 1, false: 0}[slices.ContainsFunc(all, func(it item) bool { return it.pos == pos })]
+}
+
+// checkNewProcess replays from every position in a Follower that knows nothing but the files. It gives them one by one.
+func (r *rig) checkNewProcess(running bool) {
+	r.t.Helper()
+	cfg := r.cfg
+	cfg.Begin, cfg.Report, cfg.Start, cfg.After = nil, nil, follow.FromEnd, follow.Position{}
+	f := follow.New(cfg)
+	when := "in a new process"
+	if running {
+		when += " that follows"
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx, func([]follow.Line) error { return nil }) }()
+		synctest.Wait()
+		defer func() { cancel(); <-done }()
+	}
+	order, _ := r.places()
+	disk := r.disk()
+	for _, p := range r.replays(f, order) {
+		if want := fromDisk(disk, p.after); !slices.Equal(want, withoutGap(p.items)) {
+			r.t.Errorf("%s, replay after %v:\ngot  %v\nwant %v", when, p.after, p.items, want)
+			return
+		}
+	}
+}
+
+// fromDisk is what there is after a position: in the newest file that has it, and in all newer ones; or everything.
+func fromDisk(disk []diskFile, pos follow.Position) (want []item) {
+	first, skip := 0, 0
+	for i, d := range disk {
+		if n := d.index(pos); n >= 0 {
+			first, skip = i, n
+		}
+	}
+	for i, d := range disk[first:] {
+		lines := d.items
+		if first+i < len(disk)-1 {
+			lines = slices.Concat(lines, d.rest)
+		}
+		want = append(want, lines[min(skip, len(lines)):]...)
+		skip = 0
+	}
+	return want
+}
+
+func withoutGap(items []item) (lines []item) {
+	for _, it := range items {
+		if it.gap == nil {
+			lines = append(lines, it)
+		}
+	}
+	return lines
+}

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -32,7 +33,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := serve(ctx, ln, "embed.log"); err != nil {
+	if err := serve(ctx, ln, filepath.Join(os.TempDir(), "embed.log")); err != nil {
 		log.Fatal(err)
 	}
 }

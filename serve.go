@@ -233,7 +233,7 @@ func (req *request) setSince(topic string, p Position) {
 
 // open makes the connection known to the hub, with fan as its write side, and lets it begin.
 func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
-	o.Failed = func(err error) { c.end(err) }
+	o.Failed = func(err error) { c.end(writeCause(err)) }
 	c.fan = h.pool.Add(o)
 	if !h.admit(c) {
 		c.fan.Abort(ErrClosed)

@@ -50,9 +50,7 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	if !h.open(c, req, fanout.Options{Socket: sock, Resident: true, Abort: sock.abort, Handler: streamHandler(c)}) {
 		return
 	}
-	if err := c.fan.Run(r.Context()); err != nil {
-		c.end(streamCause(err))
-	}
+	_ = c.fan.Run(r.Context()) // Failed is told
 	<-c.sealed
 	c.leave()
 }
@@ -123,8 +121,8 @@ func responseHead(r *http.Request, header http.Header) []byte {
 	return b.Bytes()
 }
 
-// streamCause names what ends a stream.
-func streamCause(err error) error {
+// writeCause names what ends a write side.
+func writeCause(err error) error {
 	if errors.Is(err, context.Canceled) { // net/http's way to say that the client has gone
 		return fmt.Errorf("tailcast: the client has gone: %w", io.ErrUnexpectedEOF)
 	}

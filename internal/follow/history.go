@@ -11,7 +11,32 @@ const maxSpans = 64 << 10
 // A source is one generation as the history knows it. It outlives the open file.
 type source struct {
 	info identity
-	h    *handle // nil once the live stream has closed it, or its content was truncated; guarded by history.mu
+
+	// Guarded by history.mu.
+	h         *handle    // nil once the live stream has closed it, or its content was truncated
+	landmarks []Position // some places in it, in order
+	spacing   uint64     // of the landmarks
+}
+
+const (
+	landmarkSpacing = 64 << 10
+	maxLandmarks    = 256
+)
+
+// passed notes a place if it is far enough from the last one. A long generation has its landmarks farther apart.
+func (src *source) passed(at Position) {
+	n := len(src.landmarks)
+	if n > 0 && at.Offset-src.landmarks[n-1].Offset < max(src.spacing, landmarkSpacing) {
+		return
+	}
+	if n == maxLandmarks {
+		src.spacing = 2 * max(src.spacing, landmarkSpacing)
+		for i := range n / 2 {
+			src.landmarks[i] = src.landmarks[2*i]
+		}
+		src.landmarks = src.landmarks[:n/2]
+	}
+	src.landmarks = append(src.landmarks, at)
 }
 
 // An entry of the history is a span of one generation's bytes, or a gap. Only the last one grows.
@@ -84,6 +109,7 @@ func (h *history) extend(src *source, from, to Position, partial bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer h.broadcast()
+	src.passed(to)
 	if n := len(h.entries); n > 0 {
 		last := &h.entries[n-1]
 		if last.src == src && last.gap == nil && last.to == from {
@@ -201,6 +227,18 @@ func (h *history) knows() []identity {
 		ids = append(ids, src.info)
 	}
 	return ids
+}
+
+// landmark returns the last place noted in a source that is at most at size; zero if there is none.
+func (h *history) landmark(src *source, size int64) Position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, at := range slices.Backward(src.landmarks) {
+		if int64(at.Offset) <= size {
+			return at
+		}
+	}
+	return Position{}
 }
 
 func (h *history) identity(src *source) identity {

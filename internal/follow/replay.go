@@ -92,7 +92,7 @@ func (p *replay) pause(changed <-chan struct{}) error {
 func (p *replay) join() (int, bool) {
 	for _, n := range p.hist.find(p.after) {
 		e, _, _, ok := p.hist.at(n)
-		if ok && (e.to == p.after || e.from == p.after || p.openSource(e.src, p.after)) {
+		if ok && (e.to == p.after || e.from == p.after || p.openSource(e, p.after)) {
 			return n, true
 		}
 	}
@@ -139,7 +139,7 @@ func (p *replay) follow(n int, inside bool) error {
 func (p *replay) span(e entry) error {
 	for try := 0; p.after != e.to && try < 3; try++ { // a file may be renamed or truncated while it is opened
 		before := p.after
-		if !p.openSource(e.src, p.after) {
+		if !p.openSource(e, p.after) {
 			continue
 		}
 		err := p.read(int64(e.to.Offset), ending{true, e.partial})
@@ -161,26 +161,38 @@ func (p *replay) span(e entry) error {
 	return p.declare(gap)
 }
 
-// openSource opens a generation at a position: the file that the live stream has open, or the one that is found by its
-// identity and content. What is open already stays open.
-func (p *replay) openSource(src *source, at Position) bool {
+// openSource opens the file of an entry at a position: the one that the live stream has open, or the one that is found by
+// its identity and content. What is open already stays open.
+func (p *replay) openSource(e entry, at Position) bool {
+	src := e.src
 	if p.h != nil && p.src == src && p.reader.position() == at {
 		return true
 	}
 	p.close()
+	right := func(h *handle) bool { return holds(h, at) && p.belongs(h, e) }
 	h, id := p.hist.open(src)
-	if h != nil && !holds(h, at) {
+	if h != nil && !right(h) {
 		h.release()
 		h = nil
 	}
 	if h == nil {
-		_, h = p.locate(p.files(), id, at)
+		_, h = p.locate(p.files(), id, right)
 	}
 	if h == nil {
 		return false
 	}
 	p.use(h, src)
 	return p.seek(at) == nil
+}
+
+// belongs tells a file of the entry's generation from others that begin with the same lines. It holds the entry's end; or,
+// as a copy that was taken before the end was written, it is shorter and holds the last landmark it can hold.
+func (p *replay) belongs(h *handle, e entry) bool {
+	size, err := h.size()
+	if err != nil || size >= int64(e.to.Offset) {
+		return err == nil && holds(h, e.to)
+	}
+	return holds(h, p.hist.landmark(e.src, size))
 }
 
 func (p *replay) use(h *handle, src *source) {
@@ -287,7 +299,7 @@ func (p *replay) findAfter(list []sibling) (int, error) {
 	if p.after == (Position{}) {
 		return -1, nil
 	}
-	i, h := p.locate(list, identity{}, p.after)
+	i, h := p.locate(list, identity{}, with(p.after))
 	if h != nil {
 		h.release()
 	}
@@ -303,7 +315,7 @@ func (p *replay) findAfter(list []sibling) (int, error) {
 func (p *replay) findJoint(list []sibling, src *source, begin Position) (int, *handle) {
 	id := p.hist.identity(src)
 	if begin.Epoch != 0 {
-		return p.locate(list, id, begin)
+		return p.locate(list, id, with(begin))
 	}
 	i := slices.IndexFunc(list, func(s sibling) bool { return p.same(s.id, id) })
 	if i < 0 {

@@ -31,7 +31,7 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 			return h
 		}
 	}
-	_, h := r.locate(list, identity{}, g.reader.position())
+	_, h := r.locate(list, identity{}, with(g.reader.position()))
 	return h
 }
 
@@ -57,7 +57,7 @@ func (r *run) lose(g *generation) {
 func (r *run) resumeAfter(pos Position) {
 	r.started = true
 	list := r.files()
-	i, h := r.locate(list, identity{}, pos)
+	i, h := r.locate(list, identity{}, with(pos))
 	if h == nil {
 		r.rememberAll(r.siblings())
 		r.gap = &Gap{From: pos, Count: -1, Bytes: -1, Reason: "the position to go on after is in no file"}

@@ -155,15 +155,15 @@ func (f *Follower) open(s sibling) (*handle, error) {
 	return nil, err
 }
 
-// locate finds the file that pos is in: the one with that identity if the content is right, else the newest with the
-// right content. It returns an index into list and the open file.
-func (f *Follower) locate(list []sibling, id identity, pos Position) (int, *handle) {
+// locate finds a file by its content: the one with that identity if its content is right, else the newest with the right
+// content. It returns an index into list and the open file.
+func (f *Follower) locate(list []sibling, id identity, right func(*handle) bool) (int, *handle) {
 	for _, byIdentity := range []bool{true, false} {
 		for i, s := range slices.Backward(list) {
 			if f.same(id, s.id) != byIdentity {
 				continue
 			}
-			if h := f.openAt(s, pos); h != nil {
+			if h := f.openIf(s, right); h != nil {
 				return i, h
 			}
 		}
@@ -171,15 +171,17 @@ func (f *Follower) locate(list []sibling, id identity, pos Position) (int, *hand
 	return -1, nil
 }
 
-func (f *Follower) openAt(s sibling, pos Position) *handle {
-	if s.id.Size() < int64(pos.Offset) {
-		return nil
-	}
+// with is for locate: the file that a position is in.
+func with(pos Position) func(*handle) bool {
+	return func(h *handle) bool { return holds(h, pos) }
+}
+
+func (f *Follower) openIf(s sibling, right func(*handle) bool) *handle {
 	h, err := f.open(s)
 	if err != nil {
 		return nil
 	}
-	if !holds(h, pos) {
+	if !right(h) {
 		h.release()
 		return nil
 	}

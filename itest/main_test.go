@@ -1,6 +1,7 @@
 package itest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,15 +24,18 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// need makes sure of components: a program by its name, a package of Node's as "npm/NAME".
+// need makes sure of components: a program by its name, a package of Node's as "npm/NAME", and "root".
 func need(t *testing.T, components ...string) {
 	t.Helper()
 	for _, c := range components {
 		var err error
-		if name, ok := strings.CutPrefix(c, "npm/"); ok {
+		switch name, npm := strings.CutPrefix(c, "npm/"); {
+		case npm:
 			_, err = os.Stat(filepath.Join("node_modules", name, "package.json"))
-		} else {
+		case c != "root":
 			_, err = exec.LookPath(c)
+		case os.Geteuid() != 0:
+			err = errors.New("the tests run as another user")
 		}
 		switch {
 		case err == nil:

@@ -21,80 +21,43 @@ import (
 // TestScripts runs testdata/*.txt: commands, then "-- output --", then what the follower must have emitted, one line each.
 // testdata/README.md lists the commands. Time is virtual, so a script says exactly what happens between two looks.
 //
-// Each script runs twice: with a consumer that accepts everything, and with one that fails every other batch, so that Run
-// ends and is called again. Then every position that was emitted is replayed from, beside the Run, and must give the rest
-// of the same stream.
+// Each script runs three times: with a consumer that accepts everything, with one that fails every other batch, so that Run
+// ends and is called again, and on a file system that keeps only whole seconds. Then every position that was emitted is
+// replayed from, beside the Run and after it, and must give the rest of the same stream; and so must another process.
 func TestScripts(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(names) == 0 {
 		t.Fatal("no scripts", err)
 	}
 	for _, name := range names {
-		for _, flaky := range []bool{false, true} {
-			label := strings.TrimSuffix(filepath.Base(name), ".txt")
-			if flaky {
-				label += "/consumer fails"
-			}
-			t.Run(label, func(t *testing.T) {
-				dir := t.TempDir()
-				synctest.Test(t, func(t *testing.T) { runScript(t, name, dir, flaky) })
-			})
+		s := readScript(t, name)
+		label := strings.TrimSuffix(filepath.Base(name), ".txt")
+		t.Run(label, func(t *testing.T) { s.test(t, func(*rig) {}) })
+		t.Run(label+"/file times in seconds", func(t *testing.T) { s.test(t, func(r *rig) { r.coarse = true }) })
+		if !s.steady {
+			t.Run(label+"/consumer fails", func(t *testing.T) { s.test(t, func(r *rig) { r.flaky = true }) })
 		}
 	}
 }
-
-const (
-	poll  = 250 * time.Millisecond
-	grace = 5 * time.Second
-)
 
 type script struct {
-	t     *testing.T
-	dir   string
-	flaky bool
-	cfg   follow.Config
-	f     *follow.Follower
-	out   recorder
-	held  map[string]*os.File
-	stop  func()
-
-	noReplay, noFlaky bool
-}
-
-func runScript(t *testing.T, name, dir string, flaky bool) {
-	commands, want := readScript(t, name)
-	s := &script{t: t, dir: dir, flaky: flaky, held: make(map[string]*os.File)}
-	s.cfg = follow.Config{Path: filepath.Join(dir, "app.log"), Poll: poll, Grace: grace, NoNotify: true, Report: s.out.report}
-	s.out.fail = flaky
-	defer s.finish()
-	for _, c := range commands {
-		args := splitArgs(c.text)
-		if err := s.do(args[0], args[1:]); err != nil {
-			t.Fatalf("%s:%d: %s: %v", name, c.line, c.text, err)
-		}
-		if s.noFlaky && flaky {
-			t.SkipNow()
-		}
-	}
-	s.look()
-	if got := s.out.text(); !slices.Equal(got, want) {
-		t.Fatalf("%s:\n got:\n%s\nwant:\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	if !s.noReplay {
-		s.replayAll()
-	}
+	name     string
+	commands []command
+	want     []string
+	steady   bool // not with a consumer that fails
 }
 
 type command struct {
 	line int
-	text string
+	args []string
 }
 
-func readScript(t *testing.T, name string) (commands []command, want []string) {
+func readScript(t *testing.T, name string) *script {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := &script{name: name}
 	output := false
 	sc := bufio.NewScanner(strings.NewReader(string(data)))
 	for n := 1; sc.Scan(); n++ {
@@ -102,12 +65,14 @@ func readScript(t *testing.T, name string) (commands []command, want []string) {
 		case text == "-- output --":
 			output = true
 		case output:
-			want = append(want, text)
+			s.want = append(s.want, text)
+		case text == "steady":
+			s.steady = true
 		case strings.TrimSpace(text) != "" && text[0] != '#':
-			commands = append(commands, command{n, text})
+			s.commands = append(s.commands, command{n, splitArgs(text)})
 		}
 	}
-	return commands, want
+	return s
 }
 
 // splitArgs splits at spaces; a quoted argument is a Go string.
@@ -124,107 +89,89 @@ func splitArgs(s string) (args []string) {
 	return args
 }
 
-func (s *script) path(name string) string { return filepath.Join(s.dir, name) }
-
-func (s *script) do(verb string, args []string) error {
-	switch verb {
-	case "run":
-		return s.run(args)
-	case "look":
-		s.look()
-	case "sleep":
-		d, err := time.ParseDuration(args[0])
-		time.Sleep(d)
-		synctest.Wait()
-		return err
-	case "noreplay":
-		s.noReplay = true
-	case "steady":
-		s.noFlaky = true
-	case "stop":
-		s.stop()
-	default:
-		return s.file(verb, args)
-	}
-	return nil
+func (s *script) test(t *testing.T, variant func(*rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.close()
+		variant(r)
+		for _, c := range s.commands {
+			if err := r.do(c.args[0], c.args[1:]); err != nil {
+				t.Fatalf("%s:%d: %s: %v", s.name, c.line, c.args, err)
+			}
+		}
+		r.look()
+		if !slices.Equal(r.out, s.want) {
+			t.Fatalf("%s:\n got:\n%s\nwant:\n%s", s.name, strings.Join(r.out, "\n"), strings.Join(s.want, "\n"))
+		}
+		r.check()
+	})
 }
 
-func (s *script) file(verb string, args []string) error {
-	switch name := s.path(args[0]); verb {
-	case "write":
-		return appendTo(name, args[1])
-	case "lines":
-		return s.lines(name, args)
-	case "create":
-		return os.WriteFile(name, nil, 0o644)
-	case "overwrite":
-		return os.WriteFile(name, []byte(args[1]), 0o644)
-	case "rename":
-		return os.Rename(name, s.path(args[1]))
-	case "copy":
-		data, err := os.ReadFile(name)
-		return errors.Join(err, os.WriteFile(s.path(args[1]), data, 0o644))
-	case "truncate":
-		return os.Truncate(name, 0)
-	case "remove":
-		return os.RemoveAll(name)
-	case "mkdir":
-		return os.MkdirAll(name, 0o755)
-	case "symlink":
-		return os.Symlink(name, s.path(args[1]))
-	case "hold":
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-		s.held[args[1]] = f
-		return err
-	case "heldwrite":
-		_, err := s.held[args[0]].WriteString(args[1])
-		return err
-	}
-	return fmt.Errorf("unknown command")
+// verbs are the commands with the number of their arguments.
+var verbs = map[string]struct {
+	args int
+	do   func(r *rig, a []string) error
+}{
+	"stop":      {0, func(r *rig, _ []string) error { r.stop(); return nil }},
+	"restart":   {0, func(r *rig, _ []string) error { r.restart(); return nil }},
+	"fail":      {0, func(r *rig, _ []string) error { return r.set(func() { r.failNext = true }) }},
+	"events":    {0, func(r *rig, _ []string) error { return r.set(func() { r.events = true }) }},
+	"look":      {0, func(r *rig, _ []string) error { r.look(); return nil }},
+	"sleep":     {1, (*rig).sleep},
+	"say":       {1, func(r *rig, a []string) error { return r.set(func() { r.out = append(r.out, "# "+a[0]) }) }},
+	"write":     {2, func(r *rig, a []string) error { r.write(a[0], a[1]); return nil }},
+	"overwrite": {2, func(r *rig, a []string) error { r.truncate(a[0]); r.write(a[0], a[1]); return nil }},
+	"create":    {1, func(r *rig, a []string) error { r.write(a[0], ""); return nil }},
+	"truncate":  {1, func(r *rig, a []string) error { r.truncate(a[0]); return nil }},
+	"remove":    {1, func(r *rig, a []string) error { r.remove(a[0]); return nil }},
+	"mkdir":     {1, func(r *rig, a []string) error { return os.MkdirAll(r.path(a[0]), 0o755) }},
+	"rename":    {2, func(r *rig, a []string) error { r.rename(a[0], a[1]); return nil }},
+	"copy":      {2, func(r *rig, a []string) error { r.copy(a[0], a[1]); return nil }},
+	"symlink":   {2, func(r *rig, a []string) error { return os.Symlink(r.path(a[0]), r.path(a[1])) }},
+	"hold":      {2, func(r *rig, a []string) error { r.hold(a[1], a[0]); return nil }},
+	"heldwrite": {2, func(r *rig, a []string) error { r.heldWrite(a[0], a[1]); return nil }},
 }
 
-func appendTo(name, text string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
+func (r *rig) do(name string, args []string) error {
+	if name == "run" {
+		return r.runWith(args)
 	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	verb, ok := verbs[name]
+	switch {
+	case !ok:
+		return errors.New("unknown command")
+	case verb.args != len(args):
+		return fmt.Errorf("%d arguments, want %d", len(args), verb.args)
+	}
+	return verb.do(r, args)
 }
 
-// lines writes many lines: name, first, last, text.
-func (s *script) lines(name string, args []string) error {
-	first, err := strconv.Atoi(args[1])
-	last, err2 := strconv.Atoi(args[2])
-	var b strings.Builder
-	for i := first; i <= last; i++ {
-		fmt.Fprintf(&b, "%s %d\n", args[3], i)
-	}
-	return errors.Join(err, err2, appendTo(name, b.String()))
+func (r *rig) sleep(args []string) error {
+	d, err := time.ParseDuration(args[0])
+	r.wait(d)
+	return err
 }
 
-func (s *script) run(args []string) error {
+func (r *rig) runWith(args []string) error {
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
 		n, _ := strconv.Atoi(value)
 		switch key {
 		case "path":
-			s.cfg.Path = s.path(value)
+			r.cfg.Path = r.path(value)
+		case "rotated":
+			r.cfg.Rotated = r.path(value)
 		case "from":
-			s.cfg.Start = follow.FromStart
+			r.cfg.Start = follow.FromStart
 		case "last":
-			s.cfg.Start = follow.LastLines(n)
+			r.cfg.Start = follow.LastLines(n)
 		case "max":
-			s.cfg.MaxLine = n
+			r.cfg.MaxLine = n
 		default:
 			return fmt.Errorf("unknown option %q", key)
 		}
 	}
-	if s.f == nil {
-		s.f = follow.New(s.cfg)
-	}
-	s.stop = goRun(s.t, s.f, &s.out)
-	synctest.Wait()
+	r.run()
 	return nil
 }
 
@@ -252,46 +199,6 @@ var (
 	errStop  = errors.New("stop")
 	errFlaky = errors.New("the consumer failed")
 )
-
-// look lets the follower take two looks: the second one finds what the first one has made readable.
-func (s *script) look() {
-	time.Sleep(2 * poll)
-	synctest.Wait()
-}
-
-func (s *script) finish() {
-	for _, f := range s.held {
-		f.Close()
-	}
-	if s.stop == nil {
-		return
-	}
-	s.stop()
-	if n := s.f.Stats().Open; n != 0 {
-		s.t.Errorf("%d files are still open", n)
-	}
-}
-
-func (s *script) replayAll() {
-	all := s.out.lines()
-	for i, l := range all {
-		if l.Gap != nil || slices.Contains(positions(all[i+1:]), l.Pos) {
-			continue // generations that begin alike share positions, and the last one is meant
-		}
-		want := texts(all[i+1:])
-		var got recorder
-		stop := goReplay(s.t, s.f, l.Pos, &got)
-		synctest.Wait()
-		stop()
-		if !slices.Equal(got.text(), want) {
-			s.t.Fatalf("replay after %q (%d):\n got:\n%s\nwant:\n%s", l.Data, i,
-				strings.Join(got.text(), "\n"), strings.Join(want, "\n"))
-		}
-		if !slices.Equal(got.positions(), positions(all[i+1:])) {
-			s.t.Fatalf("replay after %q (%d): other positions", l.Data, i)
-		}
-	}
-}
 
 func goReplay(t *testing.T, f *follow.Follower, after follow.Position, out *recorder) (stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())

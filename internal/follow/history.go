@@ -197,8 +197,9 @@ func (h *history) at(n int) (e entry, last, pending, ok bool) {
 	return h.entries[i], i == len(h.entries)-1, false, true
 }
 
-// find lists the numbers of the entries that pos may be in, newest first. A position is the end of a line, so it belongs to
-// the span that ends with that line and not to the one that goes on after it; only where no span ends there is it a beginning.
+// find lists the numbers of the entries that pos may be in, the likeliest first. A position is the end of a line, so it
+// belongs to the span that ends with that line and not to the one that goes on after it; where several generations have it,
+// the newest is meant. Only where no span ends there is it a beginning: the one that Begin was told, which is the oldest.
 func (h *history) find(pos Position) []int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -213,6 +214,7 @@ func (h *history) find(pos Position) []int {
 			inside = append(inside, i+h.dropped)
 		}
 	}
+	slices.Reverse(begins)
 	return append(inside, begins...)
 }
 

@@ -22,7 +22,7 @@ func (r *run) truncated(g *generation) error {
 	r.stat.update(func(s *Stats) { s.Truncations++ })
 	r.remember(mark{id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
 	if r.gap == nil {
-		r.gap = truncationGap(g, copied != nil, unread)
+		r.gap = truncationGap(g, copied, unread)
 	}
 	i := slices.Index(r.chain, g)
 	file, aged, since := g.h, g.aged, g.mtime
@@ -44,12 +44,14 @@ func (r *run) truncated(g *generation) error {
 	return nil
 }
 
-func truncationGap(g *generation, copied, unread bool) *Gap {
+// truncationGap declares what may be missing: what was written after the copy was taken. A copy that holds more than was
+// read shows that the file was not quiet, however long it seemed to be.
+func truncationGap(g *generation, copied *handle, unread bool) *Gap {
 	switch {
-	case !copied:
+	case copied == nil:
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: !unread,
 			Reason: "the file was truncated"}
-	case time.Since(g.grew) < quietTime:
+	case time.Since(g.grew) < quietTime || copied.info.Size() > g.reader.end():
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: true,
 			Reason: "the file was truncated; lines may have been written after it was copied"}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -175,6 +176,50 @@ func (c *catchup) replay(r Replayer) error {
 
 // feed sends replayed messages and sees whether the log can take over.
 func (c *catchup) feed(msgs []Message) error {
+	for len(msgs) > 0 {
+		n := slices.IndexFunc(msgs, func(m Message) bool { return m.Gap != nil })
+		switch {
+		case n < 0:
+			n = len(msgs)
+		case n == 0:
+			n = 1
+			if c.bridge(msgs[0].Gap) {
+				return errJoined
+			}
+		}
+		if err := c.send(msgs[:n]); err != nil {
+			return err
+		}
+		msgs = msgs[n:]
+	}
+	if c.joined = c.sub.join(c.last); c.joined {
+		return errJoined
+	}
+	return nil
+}
+
+// bridge is asked before a gap is passed on: what the Replayer can no longer read may be in memory still, all of it or the
+// last part.
+func (c *catchup) bridge(gap *Gap) bool {
+	s := c.sub
+	if s.join(c.last) || s.join(gap.From) {
+		c.joined = true
+		return true
+	}
+	if _, ok := s.topic.log.After(stream.Position(gap.To)); !ok {
+		return false
+	}
+	cur := s.topic.log.Oldest()
+	s.declare(&Gap{
+		From: gap.From, To: Position(cur.Pos), Count: -1, Bytes: -1, Possible: gap.Possible, Reason: gap.Reason,
+	})
+	s.fan.Resume(cur)
+	c.joined = true
+	return true
+}
+
+// send feeds messages to the connection.
+func (c *catchup) send(msgs []Message) error {
 	s := c.sub
 	var (
 		bytes []byte
@@ -193,13 +238,7 @@ func (c *catchup) feed(msgs []Message) error {
 			c.last = m.Pos
 		}
 	}
-	if err := s.fan.Feed(s.ctx, stream.NewChunk(bytes, ends, pos)); err != nil {
-		return err
-	}
-	if c.joined = s.join(c.last); c.joined {
-		return errJoined
-	}
-	return nil
+	return s.fan.Feed(s.ctx, stream.NewChunk(bytes, ends, pos))
 }
 
 // end is called once, when the subscription is over.

@@ -122,7 +122,7 @@ func (r *sourceRun) loop(ctx context.Context) error {
 // again reports whether a source is to be run again after err.
 func again(src Source, err error) bool {
 	var permanent *permanentError
-	if errors.As(err, &permanent) || errors.Is(err, ErrClosed) {
+	if errors.As(err, &permanent) || errors.Is(err, ErrClosed) || errors.Is(err, ErrTopicOwner) || errors.Is(err, ErrTopicName) {
 		return false
 	}
 	_, once := src.(SourceFunc)

@@ -44,10 +44,14 @@ type Publisher interface {
 //     order in which they were published.
 //  2. What it cannot serve is declared by a first Message with Gap. It then goes on at the first message that it has.
 //  3. For a Position that is not its own it yields ErrUnknownPosition, and nothing else.
-//  4. Earliest() stands for the first message that it has.
+//  4. Earliest() stands for the first message that it has. (Its Offset is 1: compare with it first.) The zero Position is
+//     never asked for.
 //  5. It runs until the consumer breaks or ctx is done: at the end it waits for more. The hub breaks as soon as it has
 //     reached a message that is in its memory.
 //  6. It is called concurrently, with itself and with Run.
+//
+// The hub knows that a topic can be replayed from the first message on that the Source publishes there. (It knows of a Tail
+// earlier.) Viewers that come back before that wait for it.
 type Replayer interface {
 	Replay(ctx context.Context, topic string, after Position) iter.Seq2[Message, error]
 }

@@ -61,8 +61,9 @@ type Tail struct {
 	once     sync.Once
 	follower *follow.Follower
 
-	mu    sync.Mutex // guards begin
-	begin func(Position)
+	mu   sync.Mutex // guards the rest: what belongs to the Run that goes on
+	pub  Publisher
+	stop context.CancelCauseFunc
 }
 
 var (
@@ -71,7 +72,8 @@ var (
 	_ batchReplayer = (*Tail)(nil)
 )
 
-// NewTail returns a Tail of path that publishes to the default topic.
+// NewTail returns a Tail of path that publishes to the default topic, and begins with the next line. Where the file's end is
+// when Run comes to look at it decides which one that is: for a file that is being written already, LastLines is safer.
 func NewTail(path string) *Tail { return &Tail{Path: path} }
 
 // TailStats are a Tail's numbers, as SourceStats.Detail.
@@ -105,14 +107,29 @@ func (t *Tail) follow() *follow.Follower {
 			Path: t.Path, Rotated: t.Rotated, Start: follow.Start(t.Start), MaxLine: t.MaxLine,
 			Poll: t.Poll, NoNotify: t.PollOnly, Grace: t.Grace,
 			Begin: func(p follow.Position) {
-				t.mu.Lock()
-				begin := t.begin
-				t.mu.Unlock()
-				begin(Position(p))
+				if pub, stop := t.publisher(); pub != nil {
+					if err := pub.begin(t.Topic, t, Position(p)); err != nil {
+						stop(Permanent(err))
+					}
+				}
+			},
+			Report: func(event string, err error) {
+				if pub, _ := t.publisher(); pub != nil {
+					pub.hub.cfg.logger.Warn("tail "+event, "path", t.Path, "error", err)
+				}
 			},
 		})
 	})
 	return t.follower
+}
+
+// publisher is what the Run that goes on was given, if it is the hub's own: then the hub learns early that it can replay,
+// and where the stream begins.
+func (t *Tail) publisher() (*publisher, context.CancelCauseFunc) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pub, _ := t.pub.(*publisher)
+	return pub, t.stop
 }
 
 // Run is Source.Run. What happens to the file never ends it.
@@ -120,23 +137,13 @@ func (t *Tail) Run(ctx context.Context, pub Publisher) error {
 	if t.Path == "" {
 		return Permanent(errors.New("tailcast: tail: Path is empty"))
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	t.mu.Lock()
-	t.begin = func(at Position) {
-		// The hub learns early that it can replay, and where the stream begins.
-		if p, ok := pub.(*publisher); ok {
-			if err := p.begin(t.Topic, t, at); err != nil {
-				cancel(Permanent(err))
-			}
-		}
-	}
+	t.pub, t.stop = pub, stop
 	t.mu.Unlock()
 	var msgs []Message
 	err := t.follow().Run(ctx, func(lines []follow.Line) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		msgs = t.messages(msgs, lines)
 		return pub.Publish(ctx, msgs...)
 	})

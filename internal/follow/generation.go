@@ -9,6 +9,7 @@ type generation struct {
 	reader reader
 	gap    *Gap      // to be declared before its next line
 	sealed bool      // complete as it is: a copy
+	fresh  bool      // began by truncation, and nothing was read of it yet
 	size   int64     // as it was last seen
 	grew   time.Time // when it was last seen to grow
 	mtime  time.Time // of the file when it was last looked at as the live one

@@ -24,6 +24,8 @@ type run struct {
 	placed  bool      // with a position
 	trouble trouble   // what keeps the path from being opened
 	failing bool      // an open file can't be read
+	changed time.Time // when the last generation began
+	since   time.Time // what was written to since then may belong before it
 	scanned time.Time // when the siblings were last looked through
 }
 
@@ -75,6 +77,9 @@ func (r *run) look() (moved bool, err error) {
 			return true, nil // look again before anything newer is read
 		}
 	}
+	if r.rescan() {
+		return true, nil
+	}
 	return false, r.haltError(r.retire())
 }
 
@@ -114,7 +119,6 @@ func (r *run) arrive() {
 	}
 	if live := r.live(); live != nil && r.same(live.id(), identity{info}) {
 		r.recovered()
-		r.rescan()
 		return
 	}
 	h, err := openHandle(r.fs, r.cfg.Path)
@@ -166,7 +170,7 @@ func (r *run) enter(h *handle) {
 		r.age(old)
 		since = old.mtime
 	}
-	r.insertMissed(len(r.chain), since, h)
+	r.insertMissed(len(r.chain), since, identity{h.info})
 	r.chain = append(r.chain, r.newGeneration(h))
 	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
 }
@@ -195,31 +199,53 @@ func (g *generation) quietSince(mtime time.Time) {
 	}
 }
 
-// insertMissed puts the generations that came and went since then at index i of the chain. except is the file that is the
-// live one now. It returns how many there were.
-func (r *run) insertMissed(i int, since time.Time, except *handle) (n int) {
-	r.scanned = time.Now()
-	for _, h := range r.Follower.missed(since) {
-		if except != nil && r.same(identity{h.info}, identity{except.info}) {
-			h.release()
-			continue
-		}
+// insertMissed puts the generations that came and went since then at index i of the chain, before that of the live file.
+func (r *run) insertMissed(i int, since time.Time, live identity) {
+	if time.Since(r.changed) > r.cfg.Grace || since.Before(r.since) {
+		r.since = since
+	}
+	r.changed, r.scanned = time.Now(), time.Now()
+	r.insert(i, r.missed(r.since, live))
+}
+
+func (r *run) insert(i int, files []*handle) {
+	for n, h := range files {
 		g := r.newGeneration(h)
 		r.age(g)
 		r.stat.update(func(s *Stats) { s.Rotations++ })
 		r.chain = slices.Insert(r.chain, i+n, g)
-		n++
 	}
-	return n
 }
 
-// rescan looks for missed generations again while an old one is open: a directory that is read while files are renamed in
-// it may hide one of them.
-func (r *run) rescan() {
-	if len(r.chain) < 2 || time.Since(r.scanned) < r.cfg.Poll {
-		return
+// rescan looks for missed generations again for a while after a change: a directory that is read while files are renamed
+// in it may hide one of them, and an empty generation doesn't show that it was truncated.
+func (r *run) rescan() (changed bool) {
+	live := r.live()
+	if live == nil || time.Since(r.changed) > r.cfg.Grace || time.Since(r.scanned) < r.cfg.Poll {
+		return false
 	}
-	r.insertMissed(len(r.chain)-1, r.chain[0].mtime, nil)
+	return r.collect(live)
+}
+
+// collect inserts what was missed before g, the live generation. If g has ended meanwhile, what was found may come after
+// it, and only the next look can tell.
+func (r *run) collect(g *generation) (changed bool) {
+	r.scanned = time.Now()
+	files := r.missed(r.since, g.id())
+	if len(files) > 0 && !r.current(g) {
+		for _, h := range files {
+			h.release()
+		}
+		return true
+	}
+	r.insert(slices.Index(r.chain, g), files)
+	return len(files) > 0
+}
+
+// current reports whether g is still the live file with the content that was read.
+func (r *run) current(g *generation) bool {
+	info, err := r.fs.Stat(r.cfg.Path)
+	return err == nil && r.same(g.id(), identity{info}) && g.reader.matches(g.h)
 }
 
 // announce tells where the stream begins.
@@ -252,6 +278,9 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	if size < g.reader.end() {
 		return true, r.truncated(g)
 	}
+	if g.fresh && size > 0 && r.settle(g, size) {
+		return true, nil
+	}
 	turn := min(size, g.reader.end()+turnSize)
 	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
 	switch {
@@ -270,6 +299,17 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		return true, r.end(g)
 	}
 	return n > 0, nil
+}
+
+// settle makes sure that a generation that began by truncation is the one that comes next. As long as nothing was read of
+// it, it doesn't show another truncation; so its first block is read, and then the siblings are looked through: what came
+// before that block must be among them. It returns true to have the path looked at again.
+func (r *run) settle(g *generation, size int64) bool {
+	if n, err := g.reader.fill(size); n == 0 || err != nil {
+		return false
+	}
+	g.fresh = false
+	return r.collect(g)
 }
 
 // saw notes what a look has found, for the next one to compare.
@@ -348,7 +388,7 @@ func (r *run) end(g *generation) error {
 	if err := r.flush(g); err != nil {
 		return err
 	}
-	r.remember(mark{id: r.latest(g), pos: g.reader.position()})
+	r.remember(mark{src: g.src, id: r.latest(g), pos: g.reader.position()})
 	r.closeFile(g)
 	r.remove(g)
 	return nil

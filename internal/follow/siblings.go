@@ -192,6 +192,7 @@ func (f *Follower) openIf(s sibling, right func(*handle) bool) *handle {
 type mark struct {
 	id        identity
 	pos       Position // a place in it
+	src       *source  // nil for what was there before
 	truncated bool     // it ended by truncation, so a copy of it may turn up under a new identity
 }
 
@@ -216,11 +217,29 @@ func (f *Follower) rememberAll(list []sibling) {
 	}
 }
 
+// steadySiblings lists the siblings twice in the same way: while logrotate moves one name after another, a file can be
+// between two names that were read. It gives up where names never rest; the next scan may have more luck.
+func (f *Follower) steadySiblings() []sibling {
+	list := f.siblings()
+	for range 20 {
+		again := f.siblings()
+		if slices.EqualFunc(list, again, func(a, b sibling) bool { return a.name == b.name && f.same(a.id, b.id) }) {
+			return again
+		}
+		list = again
+	}
+	return list
+}
+
 // missed opens the generations that came and went between two looks: siblings that nobody knows, and that were written
-// to since the live file was last seen.
-func (f *Follower) missed(since time.Time) []*handle {
+// to since the live file was last seen. The ones that are younger than the live file was when it was opened belong behind
+// it, and are left to the next look, which finds another live file.
+func (f *Follower) missed(since time.Time, live identity) []*handle {
 	var found []*handle
-	for _, s := range f.siblings() {
+	for _, s := range f.steadySiblings() {
+		if f.same(s.id, live) {
+			break
+		}
 		if s.id.ModTime().Before(since) || f.isOpen(s.id) || f.untouched(s.id) {
 			continue
 		}
@@ -272,9 +291,18 @@ func (f *Follower) untouched(id identity) bool {
 func (f *Follower) familiar(h *handle) bool {
 	id := identity{h.info}
 	for _, m := range f.marks {
-		if (m.truncated || f.same(m.id, id)) && m.pos.Offset > 0 && holds(h, m.pos) {
+		if (m.truncated || f.same(m.id, id)) && f.isOf(h, m) {
 			return true
 		}
 	}
 	return false
+}
+
+// isOf reports whether h holds the marked generation, or as much of it as was copied before its last lines were written.
+func (f *Follower) isOf(h *handle, m mark) bool {
+	pos := m.pos
+	if size, err := h.size(); err == nil && m.src != nil && size < int64(pos.Offset) {
+		pos = f.hist.landmark(m.src, size)
+	}
+	return pos.Offset > 0 && holds(h, pos)
 }

@@ -20,15 +20,12 @@ func (r *run) truncated(g *generation) error {
 		}
 	}
 	r.stat.update(func(s *Stats) { s.Truncations++ })
-	r.remember(mark{id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
-	if r.gap == nil {
-		r.gap = truncationGap(g, copied, unread)
-	}
+	r.remember(mark{src: g.src, id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
+	gap := truncationGap(g, copied, unread)
 	i := slices.Index(r.chain, g)
 	file, aged, since := g.h, g.aged, g.mtime
 	file.retain()
 	if copied != nil {
-		since = copied.info.ModTime()
 		r.replaceFile(g, copied)
 		r.age(g)
 		g.sealed = true
@@ -37,10 +34,13 @@ func (r *run) truncated(g *generation) error {
 		r.closeFile(g)
 		r.remove(g)
 	}
-	i += r.insertMissed(i, since, nil)
 	fresh := r.newGeneration(file)
-	fresh.aged, fresh.size, fresh.grew = aged, 0, time.Now()
-	r.chain = slices.Insert(r.chain, i, fresh)
+	fresh.aged, fresh.size, fresh.grew, fresh.fresh = aged, 0, time.Now(), true
+	r.chain = slices.Insert(r.chain, i, fresh) // at once, so that a copy of it in the making is known for one
+	r.insertMissed(i, since, identity{file.info})
+	if r.chain[i].gap == nil {
+		r.chain[i].gap = gap
+	}
 	return nil
 }
 
@@ -60,7 +60,7 @@ func truncationGap(g *generation, copied *handle, unread bool) *Gap {
 
 // findCopy opens the newest sibling that holds what the generation remembers and at least as much as was read of it.
 func (r *run) findCopy(g *generation) *handle {
-	for _, s := range slices.Backward(r.siblings()) {
+	for _, s := range slices.Backward(r.steadySiblings()) {
 		if s.id.Size() < g.reader.end() || r.isOpen(s.id) || r.untouched(s.id) {
 			continue
 		}

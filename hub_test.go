@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -607,4 +609,29 @@ func TestImpossibleOptionsPanicAtTheirLine(t *testing.T) {
 			f()
 		}()
 	}
+}
+
+func TestAnIdleTopicIsSmall(t *testing.T) {
+	hub := tailcast.New()
+	defer hub.Close()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const topics = 2000
+	before := heap()
+	for i := range topics {
+		msg := tailcast.Message{Topic: fmt.Sprint("topic ", i), Data: make([]byte, 100)}
+		if err := hub.Publish(t.Context(), msg, msg, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	per := (int64(heap()) - int64(before)) / topics
+	t.Logf("%d bytes for each topic", per)
+	if per > 8<<10 {
+		t.Errorf("%d bytes for each topic", per)
+	}
+	runtime.KeepAlive(hub)
 }

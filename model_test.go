@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,12 +19,20 @@ import (
 // message n says "n" and some padding. Each viewer must see the numbers one after the other; where one is left out, a gap
 // that says how many must stand there, and with a Replayer none may be.
 func TestModel(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(soak(25)) {
 		synctest.Test(t, func(t *testing.T) {
 			m := &modelRun{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7))}
 			m.run(seed%2 == 0)
 		})
 	}
+}
+
+// soak is n in a usual run, and 40 times that where TAILCAST_SOAK is set.
+func soak(n int) int {
+	if os.Getenv("TAILCAST_SOAK") != "" {
+		return 40 * n
+	}
+	return n
 }
 
 type modelRun struct {

@@ -274,7 +274,8 @@ func TestABadTailFailsForGood(t *testing.T) {
 // TestReconnectsAtFullSpeed resumes many viewers at random places of a stream that goes on, over real TCP and with
 // rotations, where a part of the places is in the file only.
 func TestReconnectsAtFullSpeed(t *testing.T) {
-	const lines, viewers = 60_000, 8
+	const viewers = 8
+	lines := soak(30_000)
 	l := newLogFile(t, "")
 	hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 3000}))
 	srv := httptest.NewServer(hub)

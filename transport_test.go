@@ -78,7 +78,7 @@ func TestEveryTransport(t *testing.T) {
 			defer srv.Close()
 			defer hub.Close()
 			line := "a line of some length: " + strings.Repeat("x", 200)
-			const count = 20_000
+			const count = 10_000
 			done := make(chan error, 1)
 			ready := make(chan struct{})
 			go func() { done <- receive(srv, c.ws, c.accept, line, count, ready) }()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -277,7 +278,11 @@ func run(t *testing.T, seed uint64, limit int64) {
 
 // TestModel runs random programs of append, join, read, short read and leave against a slice that forgets nothing.
 func TestModel(t *testing.T) {
-	for seed := range uint64(60) {
+	programs := uint64(25)
+	if os.Getenv("TAILCAST_SOAK") != "" {
+		programs *= 40
+	}
+	for seed := range programs {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			run(t, seed, []int64{0, 0, 2 << 20}[seed%3])
 		})

@@ -61,7 +61,7 @@ func TestReconnects(t *testing.T) {
 		viewers = 4
 		chunk   = 1_500 // lines read in a connection, at most
 	)
-	reconnects := setting(t, "ITEST_RECONNECTS", 300, 1000)
+	reconnects := setting(t, "ITEST_RECONNECTS", 200, 1000)
 	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
 	readers := make([]*reader, viewers)
 	for i := range readers {

@@ -24,9 +24,9 @@ func TestSlowAmongMany(t *testing.T) {
 	const (
 		viewers = 98
 		limit   = 32 << 20
-		keep    = 4 << 20
+		keep    = 2 << 20
 	)
-	messages := setting(t, "ITEST_MESSAGES", 100_000, 100_000)
+	messages := setting(t, "ITEST_MESSAGES", 50_000, 100_000)
 	var mu sync.Mutex
 	causes := make(map[string]error)
 	s := newSite(t, tailcast.WithMemoryLimit(limit), tailcast.WithRetention(tailcast.Retention{Bytes: keep}),

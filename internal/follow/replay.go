@@ -259,12 +259,16 @@ func (p *replay) backfill() (n int, ok bool, err error) {
 	if file != nil {
 		defer file.release()
 	}
-	if at >= 0 && p.toCome(list[at], at-joint, joint < 0, begin) {
-		return 0, false, nil
+	limit := joint
+	if joint < 0 {
+		limit = p.older(list, src)
 	}
-	for i := max(at, 0); i < len(list) && i != joint; i++ {
-		if p.inHistory(list[i].id) || i == len(list)-1 {
-			continue // the live file is the live stream's, even if that has not opened it yet
+	if at > limit || at == limit && (joint < 0 || p.after.Offset > begin.Offset) || at >= 0 && at != joint && p.inHistory(list[at].id) {
+		return 0, false, nil // it is the live stream's, and has yet to be emitted as far as there
+	}
+	for i := max(at, 0); i < limit; i++ {
+		if p.inHistory(list[i].id) {
+			continue
 		}
 		if err := p.whole(list[i], i == at, true); err != nil {
 			return 0, false, err
@@ -273,15 +277,15 @@ func (p *replay) backfill() (n int, ok bool, err error) {
 	return first, true, p.upTo(file, begin, at >= 0 && at == joint)
 }
 
-// toCome reports that a file that holds the position is the live stream's, and has yet to be emitted as far as there.
-func (p *replay) toCome(s sibling, afterJoint int, noJoint bool, begin Position) bool {
-	switch {
-	case noJoint:
-		return p.inHistory(s.id)
-	case afterJoint == 0:
-		return p.after.Offset > begin.Offset
+// older counts the files that are older than the history, where the one in which that begins is gone. The others are the
+// live stream's, even if it has not opened them yet.
+func (p *replay) older(list []sibling, begin *source) int {
+	began := p.hist.identity(begin).ModTime()
+	n := slices.IndexFunc(list, func(s sibling) bool { return p.inHistory(s.id) || !s.id.ModTime().Before(began) })
+	if n < 0 {
+		return len(list)
 	}
-	return afterJoint > 0 || p.inHistory(s.id)
+	return n
 }
 
 // through reads all files to their present end, while there is no history.

@@ -21,7 +21,9 @@ func (r *run) reopen() {
 	}
 }
 
-// findAgain prefers the same file even if its content has changed: the next look will see that it was truncated.
+// findAgain prefers the same file even if its content has changed: the next look will see that it was truncated. Another
+// one with the same content is looked for only where there may be more in it: of an old generation that was read to its
+// end nothing can be missing, and a newer one that begins alike must not be taken for it.
 func (r *run) findAgain(g *generation, list []sibling) *handle {
 	for _, s := range list {
 		if !r.same(g.src.info, s.id) {
@@ -30,6 +32,9 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 		if h, err := r.open(s); err == nil {
 			return h
 		}
+	}
+	if !g.aged.IsZero() && g.rest() <= 0 {
+		return nil
 	}
 	_, h := r.locate(list, identity{}, with(g.reader.position()))
 	return h

@@ -9,7 +9,7 @@ type generation struct {
 	reader reader
 	gap    *Gap      // to be declared before its next line
 	sealed bool      // complete as it is: a copy
-	fresh  bool      // began by truncation, and nothing was read of it yet
+	fresh  bool      // nothing was read of it while it was empty, or since it was opened again
 	size   int64     // as it was last seen
 	grew   time.Time // when it was last seen to grow
 	mtime  time.Time // of the file when it was last looked at as the live one
@@ -27,6 +27,7 @@ func (f *Follower) newGeneration(h *handle) *generation {
 	f.gap = nil
 	g.reader = reader{file: h, maxLine: f.cfg.MaxLine}
 	g.size, g.mtime = h.info.Size(), h.info.ModTime()
+	g.fresh = g.size == 0
 	g.quietSince(g.mtime)
 	if h.retain() {
 		g.src.h = h
@@ -52,6 +53,7 @@ func (f *Follower) closeFile(g *generation) {
 		return
 	}
 	g.reader.forget()
+	g.fresh = g.reader.end() == 0
 	g.h.release()
 	g.h = nil
 	f.hist.close(g.src)

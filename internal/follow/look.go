@@ -22,6 +22,7 @@ type run struct {
 	watch   *watcher
 	begun   bool      // Begin was called
 	placed  bool      // with a position
+	present bool      // the path names the live generation, as of this look
 	trouble trouble   // what keeps the path from being opened
 	failing bool      // an open file can't be read
 	changed time.Time // when the last generation began
@@ -108,6 +109,7 @@ func (r *run) infos() []os.FileInfo {
 
 // arrive makes the file that the path names now the live generation.
 func (r *run) arrive() {
+	r.present = false
 	info, err := r.fs.Stat(r.cfg.Path)
 	if err == nil {
 		err = regular(info)
@@ -118,6 +120,7 @@ func (r *run) arrive() {
 		return
 	}
 	if live := r.live(); live != nil && r.same(live.id(), identity{info}) {
+		r.present = true
 		r.recovered()
 		return
 	}
@@ -127,6 +130,7 @@ func (r *run) arrive() {
 		r.start(nil)
 		return
 	}
+	r.present = true
 	r.recovered()
 	if !r.start(h) {
 		r.enter(h)
@@ -275,7 +279,7 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		return false, err
 	}
 	size := info.Size()
-	if size < g.reader.end() {
+	if size < max(g.reader.end(), g.size) {
 		return true, r.truncated(g)
 	}
 	if g.fresh && size > 0 && r.settle(g, size) {
@@ -285,7 +289,7 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
 	switch {
 	case errors.As(err, new(halt)):
-		g.saw(info)
+		r.saw(g, info)
 		return true, err
 	case errors.Is(err, errChanged):
 		return true, r.truncated(g)
@@ -294,15 +298,15 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		return false, nil
 	}
 	r.failing = false
-	g.saw(info)
+	r.saw(g, info)
 	if g.sealed && turn == size {
 		return true, r.end(g)
 	}
 	return n > 0, nil
 }
 
-// settle makes sure that a generation that began by truncation is the one that comes next. As long as nothing was read of
-// it, it doesn't show another truncation; so its first block is read, and then the siblings are looked through: what came
+// settle makes sure that a generation that began empty is the one that comes next. As long as nothing was read of
+// it, it doesn't show a truncation; so its first block is read, and then the siblings are looked through: what came
 // before that block must be among them. It returns true to have the path looked at again.
 func (r *run) settle(g *generation, size int64) bool {
 	if n, err := g.reader.fill(size); n == 0 || err != nil {
@@ -313,11 +317,14 @@ func (r *run) settle(g *generation, size int64) bool {
 }
 
 // saw notes what a look has found, for the next one to compare.
-func (g *generation) saw(info os.FileInfo) {
+func (r *run) saw(g *generation, info os.FileInfo) {
 	if info.Size() > g.size {
 		g.grew = time.Now()
 	}
-	g.size, g.mtime = info.Size(), info.ModTime()
+	g.size = info.Size()
+	if r.present && g == r.live() { // a late writer does not make the files older that came after
+		g.mtime = info.ModTime()
+	}
 }
 
 // declare delivers the gap before a generation.

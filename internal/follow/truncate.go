@@ -12,6 +12,9 @@ const quietTime = time.Second
 // truncated ends a generation whose content is gone from its file, and begins another in the same file. What was not
 // delivered may be in a copy, as copytruncate makes one before it truncates: then the generation goes on in the copy.
 func (r *run) truncated(g *generation) error {
+	if g.reader.end() == 0 {
+		return r.truncatedUnread(g)
+	}
 	copied := r.findCopy(g)
 	unread := g.rest() > int64(g.reader.pending())
 	if copied == nil {
@@ -44,6 +47,22 @@ func (r *run) truncated(g *generation) error {
 	return nil
 }
 
+// truncatedUnread is truncated for a generation of which nothing was read. A copy of it can't be told from a generation
+// that was missed then, and it makes no difference.
+func (r *run) truncatedUnread(g *generation) error {
+	r.stat.update(func(s *Stats) { s.Truncations++ })
+	var files []*handle
+	if r.present && g == r.live() {
+		files = r.missed(r.since, g.id())
+	}
+	if g.gap == nil {
+		g.gap = &Gap{Count: -1, Bytes: -1, Possible: len(files) > 0, Reason: "the file was truncated"}
+	}
+	g.size, g.fresh, g.reader.epoch = 0, true, 0
+	r.insert(slices.Index(r.chain, g), files)
+	return nil
+}
+
 // truncationGap declares what may be missing: what was written after the copy was taken. A copy that holds more than was
 // read shows that the file was not quiet, however long it seemed to be.
 func truncationGap(g *generation, copied *handle, unread bool) *Gap {
@@ -52,7 +71,7 @@ func truncationGap(g *generation, copied *handle, unread bool) *Gap {
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: !unread,
 			Reason: "the file was truncated"}
 	case time.Since(g.grew) < quietTime || copied.info.Size() > g.reader.end():
-		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: true,
+		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: copied.info.Size() >= g.size,
 			Reason: "the file was truncated; lines may have been written after it was copied"}
 	}
 	return nil

@@ -246,6 +246,9 @@ func (r *rig) onBegin(pos follow.Position) {
 		r.t.Errorf("Begin(%+v): the position was known before", pos)
 	}
 	r.placed = pos != follow.Position{}
+	if n := len(r.begins); n > 0 && r.begins[n-1].at == len(r.items) {
+		r.begins = r.begins[:n-1] // nothing came of that: it counts no more
+	}
 	r.begins = append(r.begins, begin{pos, len(r.items)})
 }
 
@@ -355,7 +358,12 @@ func (r *rig) places() ([]follow.Position, map[follow.Position][]int) {
 		}
 	}
 	for _, b := range r.begins {
+		n := b.at
+		for n < len(r.items) && r.items[n].gap != nil {
+			n++ // what is lost before the beginning
+		}
 		add(b.pos, b.at)
+		add(b.pos, n)
 	}
 	for i, it := range r.items {
 		add(it.pos, i+1)
@@ -377,6 +385,11 @@ func (r *rig) checkReplays(when string) {
 				break
 			}
 		}
+		if err != nil && !onDisk(disk, p.after) && p.items[0].gap != nil { // nobody can tell where it was
+			if err = r.sameStory(r.items, p.items[1:], disk); err != nil {
+				err = r.sameStory(r.items, p.items, disk)
+			}
+		}
 		if err != nil {
 			r.t.Errorf("%s, replay after %v (%d of %d): %v\ngot  %v\nwant %v", when, p.after, at[p.after], len(r.items), err,
 				p.items, r.items[at[p.after][0]:])
@@ -386,33 +399,40 @@ func (r *rig) checkReplays(when string) {
 }
 
 func (r *rig) sameStory(want, got []item, disk []diskFile) error {
-	for i := 0; i < len(got); i++ {
-		if len(want) > 0 && got[i] == want[0] {
-			want = want[1:]
-			continue
+	gone := func(it item) bool { return it.gap != nil || !onDisk(disk, it.pos) || r.ambiguous(it.pos) }
+	for len(got) > 0 && len(want) > 0 && got[0] == want[0] && got[0].gap == nil && !r.ambiguous(got[0].pos) {
+		want, got = want[1:], got[1:]
+	}
+	switch {
+	case len(got) == 0 && len(want) > 0:
+		return fmt.Errorf("%d items are missing", len(want))
+	case len(got) == 0:
+		return nil
+	case len(want) > 0 && got[0] == want[0]:
+		if err := r.sameStory(want[1:], got[1:], disk); err == nil || got[0].gap == nil {
+			return err
 		}
-		if got[i].gap == nil {
-			return fmt.Errorf("%v is not what comes next", got[i])
+	case got[0].gap == nil:
+		return fmt.Errorf("%v is not what comes next", got[0])
+	}
+	err := fmt.Errorf("%v, but what comes next is there: %v", got[0], want)
+	for n := 1; n <= len(want) && gone(want[n-1]); n++ {
+		if err = r.sameStory(want[n:], got[1:], disk); err == nil {
+			return nil
 		}
-		for i+1 < len(got) && got[i+1].gap != nil && (len(want) == 0 || got[i+1] != want[0]) {
-			i++ // a gap for each of several spans
-		}
-		next, n := item{}, 0
-		if i+1 < len(got) {
-			next = got[i+1]
-		}
-		for n < len(want) && want[n] != next && !onDisk(disk, want[n].pos) {
+	}
+	return err
+}
+
+// ambiguous positions are in several generations, which begin alike.
+func (r *rig) ambiguous(pos follow.Position) bool {
+	n := 0
+	for _, it := range r.items {
+		if it.pos == pos {
 			n++
 		}
-		if n == 0 {
-			return fmt.Errorf("%v, but what comes next is there: %v", got[i], want)
-		}
-		want = want[n:]
 	}
-	if len(want) > 0 {
-		return fmt.Errorf("%d items are missing", len(want))
-	}
-	return nil
+	return n > 1
 }
 
 // A diskFile is a file cut into lines by other means than the reader's.

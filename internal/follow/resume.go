@@ -25,15 +25,16 @@ func (r *run) reopen() {
 // one with the same content is looked for only where there may be more in it: of an old generation that was read to its
 // end nothing can be missing, and a newer one that begins alike must not be taken for it.
 func (r *run) findAgain(g *generation, list []sibling) *handle {
+	done := !g.aged.IsZero() && g.rest() <= 0
 	for _, s := range list {
-		if !r.same(g.src.info, s.id) {
+		if !r.same(g.src.info, s.id) || done && s.name == r.cfg.Path { // the path's is a new one with the old one's inode
 			continue
 		}
 		if h, err := r.open(s); err == nil {
 			return h
 		}
 	}
-	if !g.aged.IsZero() && g.rest() <= 0 {
+	if done {
 		return nil
 	}
 	_, h := r.locate(list, identity{}, with(g.reader.position()))

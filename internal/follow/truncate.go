@@ -56,7 +56,7 @@ func (r *run) truncatedUnread(g *generation) error {
 		files = r.missed(r.since, g.id())
 	}
 	if g.gap == nil {
-		g.gap = &Gap{Count: -1, Bytes: -1, Possible: len(files) > 0, Reason: "the file was truncated"}
+		g.gap = &Gap{Count: -1, Bytes: -1, Possible: true, Reason: "the file was truncated"} // a copy may yet be found
 	}
 	g.size, g.fresh, g.reader.epoch = 0, true, 0
 	r.insert(slices.Index(r.chain, g), files)

@@ -66,7 +66,6 @@ type program struct {
 	dates   int
 	seq     int
 	gaps    int // how many gaps there may be
-	lossy   bool
 }
 
 type rotatedFile struct {

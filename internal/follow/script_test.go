@@ -239,8 +239,6 @@ func (r *recorder) emit(lines []follow.Line) error {
 	return nil
 }
 
-func (r *recorder) report(event string, err error) {}
-
 func (r *recorder) lines() []follow.Line {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -270,8 +268,7 @@ func (r *recorder) wait(t *testing.T, n int) []follow.Line {
 	}
 }
 
-func (r *recorder) text() []string               { return texts(r.lines()) }
-func (r *recorder) positions() []follow.Position { return positions(r.lines()) }
+func (r *recorder) text() []string { return texts(r.lines()) }
 
 // texts writes a line as in a script's output: a cut one ends in "…", a gap says what is known of it.
 func texts(lines []follow.Line) []string {

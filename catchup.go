@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -18,17 +19,20 @@ type subscription struct {
 	fan    *fanout.Sub
 	ctx    context.Context // ends with the subscription
 	cancel context.CancelFunc
+	back   bool // see start
 }
 
 // A start is where a viewer wants to begin.
 type start struct {
 	since Position // counts unless it is zero
+	back  bool     // the viewer has been here: Earliest then means that it has seen nothing yet, and not that it wants all
 	tail  int      // of the newest messages; −1 = the hub's backlog
 }
 
 // place brings a new subscription to where its viewer wants to begin.
 func (s *subscription) place(from start) {
 	if from.since != (Position{}) {
+		s.back = from.back
 		s.resume(from.since)
 		return
 	}
@@ -55,12 +59,21 @@ func (s *subscription) resume(from Position) {
 			s.catchUp(replayer, from)
 		})
 	case known && from == Earliest():
-		s.fan.Resume(s.topic.log.Oldest())
+		s.begin()
 	case known:
 		s.lost(from)
 	case !s.topic.wait(s, from):
 		s.resume(from) // it has become known in between
 	}
+}
+
+// begin goes on at the oldest message, and tells a viewer that was here before the topic's first one what it has missed.
+func (s *subscription) begin() {
+	cur := s.topic.log.Oldest()
+	if s.back && cur.Seq > 1 {
+		s.declare(&Gap{To: Position(cur.Pos), Count: int64(cur.Seq - 1), Bytes: int64(cur.Cum), Reason: "no longer kept in memory"})
+	}
+	s.fan.Resume(cur)
 }
 
 // join lets the fan-out go on after the message at from, if the log has it.
@@ -77,7 +90,7 @@ func (s *subscription) lost(from Position) {
 	cur := s.topic.log.Oldest()
 	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
 	s.topic.mu.Lock()
-	if s.topic.epoch == from.Epoch && s.topic.numbered == byHub && from.Offset+1 < cur.Seq {
+	if s.topic.epoch == from.Epoch && s.topic.numbered == byHub && from.Offset < cur.Seq-1 {
 		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
 	}
 	s.topic.mu.Unlock()
@@ -90,7 +103,7 @@ func (s *subscription) declare(gap *Gap) {
 	s.conn.hub.count(gap)
 	frame := s.conn.format.message(nil, s.topic.name, &Message{Gap: gap})
 	if len(frame) > 0 {
-		s.fan.Notice(frame)
+		s.fan.Notice(frame, stream.Position(gap.To))
 	}
 }
 
@@ -121,19 +134,21 @@ func (s *subscription) lagged(cur stream.Cursor) {
 // catchUp replays from after from until the log has the message that was replayed last, and hands over to the fan-out there.
 // A replay that breaks off goes on after a pause.
 func (s *subscription) catchUp(r Replayer, from Position) {
-	pause := firstPause
+	pause, failed := firstPause, 0
 	for s.ctx.Err() == nil {
 		c := &catchup{sub: s, last: from}
 		err := c.replay(r)
+		if failed++; c.last != from {
+			from, pause, failed = c.last, firstPause, 0
+		}
+		var permanent *permanentError
 		switch {
 		case c.joined, s.ctx.Err() != nil:
 			return
-		case errors.Is(err, ErrUnknownPosition):
+		case errors.Is(err, ErrUnknownPosition), errors.As(err, &permanent), failed == maxReplays:
+			s.conn.hub.cfg.logger.Error("replay failed", "topic", s.topic.name, "error", err)
 			s.lost(from)
 			return
-		}
-		if c.last != from {
-			from, pause = c.last, firstPause
 		}
 		s.conn.hub.cfg.logger.Warn("replay broke off", "topic", s.topic.name, "error", err)
 		if !sleep(s.ctx, jitter(pause)) {
@@ -142,6 +157,9 @@ func (s *subscription) catchUp(r Replayer, from Position) {
 		pause = min(2*pause, lastPause)
 	}
 }
+
+// maxReplays is how often a replay may fail without a message before it is given up: some 6 s.
+const maxReplays = 6
 
 // A batchReplayer replays many messages at a time.
 type batchReplayer interface {
@@ -158,7 +176,13 @@ type catchup struct {
 // errJoined ends a replay that has reached the log.
 var errJoined = errors.New("joined")
 
-func (c *catchup) replay(r Replayer) error {
+func (c *catchup) replay(r Replayer) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+			c.sub.conn.hub.panics.Add(1)
+		}
+	}()
 	ctx := c.sub.ctx
 	if b, ok := r.(batchReplayer); ok {
 		return b.replayBatches(ctx, c.sub.topic.name, c.last, c.feed)
@@ -246,6 +270,7 @@ func (s *subscription) end() {
 	s.cancel()
 	s.topic.forget(s)
 	s.fan.Remove()
+	s.conn.hub.part(s.topic)
 }
 
 // linger is how long an encoding without viewers is kept.

@@ -41,8 +41,10 @@ type Conn struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	fan      *fanout.Conn
-	hello    func() []byte            // the first bytes of this transport; nil = none
+	hello    []byte                   // the first bytes of this transport
 	farewell func(*CloseError) []byte // the last bytes of this transport, nil for none
+	several  atomic.Bool              // an event's id holds the positions of all topics
+	asked    map[string]start         // what the request said of topics, also of those that a hook may add
 	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
 
 	hooking atomic.Bool  // AfterRead is running: the peer is not to be blamed for silence
@@ -96,9 +98,8 @@ func (c *Conn) Topics() []string {
 const maxTopics = wire.MaxTopics
 
 // Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
-// the hub's backlog). The topic need not exist yet.
-//
-// Only connections of a format that tells topics apart can have more than one: a bare WebSocket mixes them.
+// the hub's backlog), or, where the client's request says since when it has missed this topic, from there. The topic need
+// not exist yet. A bare WebSocket and an event stream do not say which topic a message belongs to.
 func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("tailcast: subscribe: %w", err)
@@ -106,7 +107,11 @@ func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error
 	if err := checkTopic(topic); err != nil {
 		return fmt.Errorf("tailcast: subscribe: %w", err)
 	}
-	if err := c.subscribe(topic, start{since: from, tail: -1}); err != nil {
+	begin := start{since: from, tail: -1}
+	if asked, ok := c.asked[topic]; ok && from == (Position{}) {
+		begin = asked
+	}
+	if err := c.subscribe(topic, begin); err != nil {
 		return fmt.Errorf("tailcast: subscribe: topic %q: %w", topic, err)
 	}
 	return nil
@@ -132,11 +137,14 @@ func (c *Conn) join(name string) (*subscription, error) {
 		return nil, ErrSubscribed
 	case len(c.subs) >= maxTopics:
 		return nil, fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, maxTopics)
+	case c.format.transport == formatSSE.transport && idBytes(append(c.order, name)) > maxIDBytes:
+		return nil, fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
 	}
 	t := c.hub.visit(name)
 	s := &subscription{conn: c, topic: t}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	if len(c.subs) == 1 && c.format.transport != formatWebSocket.transport {
+		c.several.Store(true)
 		c.fan.CopyMessages() // streams mark which topic, or which place in several, a message belongs to
 	}
 	enc := t.log.Encoding(c.format.key(), c.format.encoder(name))
@@ -149,6 +157,10 @@ func (c *Conn) join(name string) (*subscription, error) {
 // Unsubscribe removes a topic. What is on its way to the client still arrives.
 func (c *Conn) Unsubscribe(topic string) error {
 	c.mu.Lock()
+	if c.ending {
+		c.mu.Unlock()
+		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, ErrClosed)
+	}
 	s := c.subs[topic]
 	delete(c.subs, topic)
 	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
@@ -160,8 +172,9 @@ func (c *Conn) Unsubscribe(topic string) error {
 	return nil
 }
 
-// Send sends a message to this client alone. It does not wait: it returns ErrQueueFull when 256 KiB are queued already, and
-// then the client is told of a gap. Messages of Send arrive in the order of the calls; Message.Topic is only a label, and
+// Send sends a message to this client alone. It does not wait: it returns ErrQueueFull when the message does not fit into
+// 256 KiB together with what is queued already, or the hub is at its memory limit, and then an event stream or text is told
+// of a gap (a bare WebSocket has no way to be told). Messages of Send arrive in the order of the calls; Message.Topic is only a label, and
 // the message has no Position.
 func (c *Conn) Send(m Message) error {
 	m.Pos = Position{}
@@ -182,12 +195,16 @@ func (c *Conn) AfterRead(f func(*Conn, Inbound) error) {
 	c.afterRead = append(c.afterRead, f)
 }
 
-// BeforeClose adds a hook for the end of this connection, behind those that are set for the hub. Set it in OnConnect: a
-// connection that is ending already does not call it.
+// BeforeClose adds a hook for the end of this connection, behind those that are set for the hub. If the connection is ending
+// already, f is called soon.
 func (c *Conn) BeforeClose(f func(*Conn, error)) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	ending, cause := c.ending, c.cause
 	c.beforeClose = append(c.beforeClose, f)
+	c.mu.Unlock()
+	if ending {
+		c.hub.wg.Go(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
+	}
 }
 
 // Close ends the connection, after what Send has queued. It returns at once; the first cause counts. A WebSocket is closed
@@ -227,16 +244,13 @@ func (c *Conn) drain(cause error) {
 	}
 }
 
-// cut is end for a client that has no more time.
-func (c *Conn) cut(cause error) {
-	c.end(cause)
-	c.fan.Abort(cause)
-}
+// cut ends the write side of a client that has no more time.
+func (c *Conn) cut() { c.fan.Abort(errShutdown) }
 
 // finish runs the hooks, says goodbye and sees the write side to its end.
 func (c *Conn) finish(hooks []func(*Conn, error), cause error) {
 	for _, f := range hooks {
-		c.guard(func() error { f(c, cause); return nil })
+		_ = c.guard(func() error { f(c, cause); return nil })
 	}
 	last := c.lastWord
 	if last == nil {
@@ -253,7 +267,7 @@ func closeError(cause error) *CloseError {
 	switch {
 	case cause == nil:
 		return &CloseError{Code: 1000}
-	case errors.As(cause, &ce):
+	case errors.As(cause, &ce) && ce != nil:
 		return ce
 	}
 	return &CloseError{Code: 1011}

@@ -34,7 +34,8 @@
 // long as memory or the topic's Replayer has it; otherwise a gap, and then what there is. For a Tail this holds across a
 // restart of the process and across rotations of the file. Plainly: reload the page and nothing is missing, nothing twice.
 //
-// Bounds. Memory is bounded by WithMemoryLimit, plus a constant for each connection, whatever viewers do.
+// Bounds. Memory is bounded by WithMemoryLimit, plus a constant for each connection, whatever viewers do. (While a viewer is
+// served from a Replayer, that constant is some 200 KiB.)
 //
 // # Slow viewers
 //
@@ -45,12 +46,13 @@
 // # Hooks
 //
 //	hook         called on                       how often              its error
-//	OnConnect    the request's goroutine         once, before anything  closes the connection with it
-//	             is sent
+//	OnConnect    the request's goroutine         once, before any       closes the connection with it
+//	                                             message
 //	AfterRead    the connection's reader         for each data message  closes the connection with it
 //	BeforeClose  a goroutine of its own          exactly once           (it has none)
 //
-// Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else. The time that AfterRead
+// Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else, but Shutdown only with a
+// context that ends, since it waits for them. The time that AfterRead
 // takes does not count against the peer, but the next message is read only when it has returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
 // already), is counted in Stats, and goes to the logger, or where none is set to the server's ErrorLog.
@@ -83,5 +85,8 @@
 //
 // # What a page may do
 //
-// A browser is let in only from the page's own origin. A topic is served only where a handler names it: see Hub.Handler.
+// A browser's page is let in only from the hub's own origin, scheme, host and port alike, or from one of WithOrigins; a
+// request that the browser says comes from another site is refused. A hub that listens on a loopback address answers only to
+// localhost and to loopback addresses, or to WithHosts, since any page can have its name resolve there. A topic is served
+// only where a handler names it: see Hub.Handler.
 package tailcast

@@ -29,7 +29,7 @@ var (
 
 // Errors of a connection: of Conn.Send, and the causes that BeforeClose is given.
 var (
-	// ErrQueueFull: the connection's private queue has no room. The viewer is told that something is missing.
+	// ErrQueueFull: the connection's private queue has no room, or the hub's memory has not. See Conn.Send.
 	ErrQueueFull = fanout.ErrQueueFull
 	// ErrWriteTimeout: the peer took no byte for the time that WithWriteTimeout sets.
 	ErrWriteTimeout = fanout.ErrWriteTimeout
@@ -54,6 +54,9 @@ type CloseError struct {
 }
 
 func (e *CloseError) Error() string {
+	if e == nil {
+		return "close"
+	}
 	s := fmt.Sprintf("close %d", e.Code)
 	if e.Reason != "" {
 		s += ": " + e.Reason
@@ -65,7 +68,12 @@ func (e *CloseError) Error() string {
 }
 
 // Unwrap returns Err.
-func (e *CloseError) Unwrap() error { return e.Err }
+func (e *CloseError) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.Err
+}
 
 // A PanicError is what a panic of a hook or a Source becomes.
 type PanicError struct {

@@ -44,6 +44,9 @@ func (f *format) encoder(topic string) stream.Encoder {
 			Binary: r.Flags&stream.Binary != 0, Partial: r.Flags&stream.Partial != 0,
 		}
 		if r.Flags&stream.Gap != 0 {
+			if f.transport == formatText.transport && f.gaps && r.Flags&stream.AfterPartial != 0 {
+				dst = append(dst, '\n') // the line that was cut does not go on
+			}
 			return f.appendStoredGap(dst, &w)
 		}
 		return f.append(dst, &w)

@@ -96,12 +96,12 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 			return fmt.Errorf("tailcast: publish: message %d: %w", i, err)
 		}
 	}
-	var one [1]*topic
-	topics, err := h.claim(one[:0], pub, msgs)
+	var one [1]claim
+	claims, err := h.claim(one[:0], pub, msgs)
 	if err != nil {
 		return fmt.Errorf("tailcast: publish: %w", err)
 	}
-	h.append(topics, msgs)
+	h.append(claims, msgs)
 	return nil
 }
 
@@ -110,8 +110,10 @@ func (h *Hub) check(m *Message) error {
 	switch {
 	case len(m.Data) > stream.MaxRecord:
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, len(m.Data), stream.MaxRecord)
-	case h.cfg.memory > 0 && int64(len(m.Data)) > h.cfg.memory/4:
+	case h.cfg.memory > 0 && int64(len(m.Data)) > max(h.cfg.memory/4, defaultMaxLine):
 		return fmt.Errorf("%w: %d bytes is more than a quarter of the hub's memory limit", ErrMessage, len(m.Data))
+	case m.Gap != nil && len(m.Gap.Reason) > 1<<10:
+		return fmt.Errorf("%w: a gap's reason of %d bytes, the limit is 1024", ErrMessage, len(m.Gap.Reason))
 	case m.Gap != nil && len(m.Data) > 0:
 		return fmt.Errorf("%w: a gap has no Data", ErrMessage)
 	case m.Pos != Position{} && m.Pos.Epoch == 0:
@@ -122,53 +124,58 @@ func (h *Hub) check(m *Message) error {
 	return checkTopic(m.Topic)
 }
 
-// claim appends to topics the topic of each run of messages, after making sure that pub may publish there.
-func (h *Hub) claim(topics []*topic, pub *publisher, msgs []Message) ([]*topic, error) {
+// claim appends to claims one for each topic of the messages, after making sure that pub may publish there.
+func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state != hubOpen {
 		return nil, ErrClosed
 	}
-	var last *topic
+	if pub != nil && pub.ended.Load() {
+		return nil, ErrClosed
+	}
+	c := -1
 	for i := range msgs {
-		if last == nil || last.name != msgs[i].Topic {
-			last = h.topicLocked(msgs[i].Topic)
-			topics = append(topics, last)
-			if pub != nil {
-				pub.topics.LoadOrStore(last, nil)
+		if c < 0 || claims[c].topic.name != msgs[i].Topic {
+			c = slices.IndexFunc(claims, func(c claim) bool { return c.topic.name == msgs[i].Topic })
+			if c < 0 {
+				c = len(claims)
+				claims = append(claims, claim{topic: h.topicLocked(msgs[i].Topic)})
 			}
 		}
-		if err := last.claim(pub, &msgs[i]); err != nil {
+		claims[c].add(&msgs[i])
+	}
+	for i := range claims {
+		if err := claims[i].check(pub); err != nil {
 			return nil, err
 		}
 	}
-	return topics, nil
+	for i := range claims {
+		claims[i].settle(pub)
+		if pub != nil && claims[i].numbered {
+			pub.topics.LoadOrStore(claims[i].topic, nil)
+		}
+	}
+	return claims, nil
 }
 
 // append puts accepted messages into their logs. Messages of one topic stand together even where the caller mixed topics.
-func (h *Hub) append(topics []*topic, msgs []Message) {
+func (h *Hub) append(claims []claim, msgs []Message) {
 	now := time.Now()
 	h.published.Add(int64(len(msgs)))
-	if len(topics) <= 1 {
-		for _, t := range topics {
-			t.append(msgs, now)
-		}
+	if len(claims) == 1 {
+		claims[0].topic.append(msgs, now)
 		return
 	}
-	seen := make(map[*topic]bool, len(topics))
 	var part []Message
-	for _, t := range topics {
-		if seen[t] {
-			continue
-		}
-		seen[t] = true
+	for _, c := range claims {
 		part = part[:0]
 		for i := range msgs {
-			if msgs[i].Topic == t.name {
+			if msgs[i].Topic == c.topic.name {
 				part = append(part, msgs[i])
 			}
 		}
-		t.append(part, now)
+		c.topic.append(part, now)
 	}
 }
 
@@ -249,34 +256,53 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
 // is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
 // RegisterOnShutdown. Hooks and sources that do not return hold it up for at most 5 s more than ctx allows.
+//
+// A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.beginClosing()
 	sources := make(chan struct{})
 	go func() { h.running.Wait(); close(sources) }()
-	select {
-	case <-sources:
-	case <-ctx.Done():
-	}
 	for c := range h.Conns() {
 		h.wg.Go(func() { c.drain(errShutdown) })
 	}
 	var err error
-	select {
-	case <-h.idle:
-	case <-ctx.Done():
-		err = fmt.Errorf("tailcast: shutdown: %w", context.Cause(ctx))
-		for c := range h.Conns() {
-			c.cut(errShutdown)
+	for _, ch := range []<-chan struct{}{h.idle, sources} {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			err = fmt.Errorf("tailcast: shutdown: %w", context.Cause(ctx))
+			h.hurry()
 		}
 	}
 	if !h.settled(sources) {
-		return errors.Join(err, errors.New("tailcast: shutdown: a hook or a source does not return"))
+		go func() { <-sources; <-h.idle; h.finishClosing() }()
+		return errors.Join(err, errStragglers)
 	}
 	h.finishClosing()
 	return err
 }
 
-var errShutdown = &CloseError{Code: 1001, Reason: "the server is shutting down", Err: ErrClosed}
+var (
+	errShutdown   = &CloseError{Code: 1001, Reason: "the server is shutting down", Err: ErrClosed}
+	errStragglers = errors.New("tailcast: shutdown: a hook or a source does not return")
+)
+
+// hurry says goodbye to those whose sockets take it, and cuts off the others.
+func (h *Hub) hurry() {
+	const moment = 100 * time.Millisecond
+	for c := range h.Conns() {
+		c.end(errShutdown)
+	}
+	t := time.NewTimer(moment)
+	defer t.Stop()
+	select {
+	case <-h.idle:
+	case <-t.C:
+	}
+	for c := range h.Conns() {
+		c.cut()
+	}
+}
 
 // settled waits for what has been told to end.
 func (h *Hub) settled(sources <-chan struct{}) bool {
@@ -293,12 +319,12 @@ func (h *Hub) settled(sources <-chan struct{}) bool {
 }
 
 // Close closes the hub at once: connections get no more than their Close frame, if their socket takes it. It waits until
-// nothing of the hub is left running, hooks and sources included.
+// nothing of the hub is left running, hooks and sources included, but no longer than 5 s: then it returns an error.
 func (h *Hub) Close() error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(ErrClosed)
-	if err := h.Shutdown(ctx); err != nil && !errors.Is(err, ErrClosed) {
-		return err
+	if err := h.Shutdown(ctx); errors.Is(err, errStragglers) {
+		return fmt.Errorf("tailcast: close: %w", errStragglers)
 	}
 	return nil
 }
@@ -357,16 +383,33 @@ func (h *Hub) addSource(r *sourceRun) {
 
 // endSource ends what a source may do. Its last state stays in Stats until the hub is closed, unless it stopped by order.
 func (h *Hub) endSource(r *sourceRun) {
+	h.mu.Lock() // claim looks at ended under it
+	defer h.mu.Unlock()
 	r.pub.ended.Store(true)
 	r.pub.topics.Range(func(t, _ any) bool {
 		t.(*topic).disown(r.pub)
 		return true
 	})
-	if state, _, _ := r.get(); state == "stopped" {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.sources = slices.DeleteFunc(h.sources, func(o *sourceRun) bool { return o == r })
+	const remembered = 100 // that have ended
+	state, _, _ := r.get()
+	r.over = true
+	over := 0
+	for _, o := range h.sources {
+		if o.over {
+			over++
+		}
 	}
+	drop := state == "stopped"
+	h.sources = slices.DeleteFunc(h.sources, func(o *sourceRun) bool {
+		if drop && o == r {
+			return true
+		}
+		if o.over && over > remembered {
+			over--
+			return true
+		}
+		return false
+	})
 }
 
 // admit adds a connection, unless the hub is closing.

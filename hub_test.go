@@ -188,6 +188,20 @@ func TestAGapOfASourceStandsAtItsPlace(t *testing.T) {
 	})
 }
 
+func TestAGapInALongLineOfTextEndsTheLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		text := s.get("")
+		synctest.Wait()
+		for _, m := range []tailcast.Message{{Data: []byte("half"), Partial: true}, {Gap: &tailcast.Gap{Count: 1, Bytes: 1}}, {Data: []byte("next")}} {
+			if err := s.hub.Publish(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text.lines("half", "# tailcast gap: 1 message, 1 byte lost", "next")
+	})
+}
+
 func TestSeveralTopicsShareAStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := tailcast.New()
@@ -269,7 +283,7 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 		{"a long topic", tailcast.Message{Topic: strings.Repeat("t", 256)}, tailcast.ErrTopicName},
 		{"a topic with a line end", tailcast.Message{Topic: "a\nb"}, tailcast.ErrTopicName},
 		{"a topic that is not UTF-8", tailcast.Message{Topic: "\xff"}, tailcast.ErrTopicName},
-		{"a huge message", tailcast.Message{Data: make([]byte, 300<<10)}, tailcast.ErrMessage},
+		{"a huge message", tailcast.Message{Data: make([]byte, 2<<20)}, tailcast.ErrMessage},
 		{"a gap with data", tailcast.Message{Data: []byte("x"), Gap: &tailcast.Gap{}}, tailcast.ErrMessage},
 		{"a position without an epoch", tailcast.Message{Pos: tailcast.Position{Offset: 9}}, tailcast.ErrMessage},
 		{"a position of its own in the hub's topic", tailcast.Message{Pos: tailcast.Position{Epoch: 1, Offset: 9}}, tailcast.ErrTopicOwner},

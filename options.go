@@ -3,6 +3,7 @@ package tailcast
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,8 @@ type config struct {
 	afterRead    []func(*Conn, Inbound) error
 	beforeClose  []func(*Conn, error)
 	logger       *slog.Logger
+	origins      map[origin]bool
+	hosts        map[string]bool
 }
 
 func defaults() config {
@@ -109,7 +112,7 @@ func WithReadLimit(bytes int64) Option {
 	return option(func(c *config) { c.readLimit = bytes })
 }
 
-// WithOnConnect adds a hook that is called when a connection has been accepted, before it gets anything. An error closes the
+// WithOnConnect adds a hook that is called when a connection has been accepted, before it gets a message. An error closes the
 // connection with it as the cause. See the table of hooks in the package's documentation.
 func WithOnConnect(f func(*Conn) error) Option {
 	must(f != nil, "WithOnConnect(nil)")
@@ -128,6 +131,32 @@ func WithAfterRead(f func(*Conn, Inbound) error) Option {
 func WithBeforeClose(f func(*Conn, error)) Option {
 	must(f != nil, "WithBeforeClose(nil)")
 	return option(func(c *config) { c.beforeClose = append(c.beforeClose, f) })
+}
+
+// WithOrigins lets pages of other origins in, each "scheme://host" or "scheme://host:port". Without it a browser is let in
+// only from the page's own origin: the same scheme, host and port. A request without an Origin header, as programs send, is
+// let in unless the browser says that it comes from another site.
+func WithOrigins(origins ...string) Option {
+	set := make(map[origin]bool)
+	for _, s := range origins {
+		o, ok := parseOrigin(s)
+		must(ok, "WithOrigins(%q): must be scheme://host or scheme://host:port", s)
+		set[o] = true
+	}
+	return option(func(c *config) { c.origins = set })
+}
+
+// WithHosts names the hosts, without ports, under which a hub is known that listens on a loopback address, behind a proxy
+// that passes the Host header on, for one. Without it such a hub answers only to localhost and to loopback addresses, since
+// any page can have its own name resolve to a loopback address.
+func WithHosts(hosts ...string) Option {
+	set := make(map[string]bool)
+	for _, s := range hosts {
+		o, ok := newOrigin("http", s)
+		must(ok && o.port == "80" && !strings.ContainsAny(s, "/:@ "), "WithHosts(%q): must be the name of a host", s)
+		set[o.host] = true
+	}
+	return option(func(c *config) { c.hosts = set })
 }
 
 // WithLogger makes the hub log to l. By default it logs nothing. It never logs payloads or tokens.

@@ -76,6 +76,7 @@ type sourceRun struct {
 	hub  *Hub
 	pub  *publisher
 	name string
+	over bool // guarded by Hub.mu
 
 	mu       sync.Mutex // guards the rest
 	state    string
@@ -122,8 +123,13 @@ func (r *sourceRun) loop(ctx context.Context) error {
 // again reports whether a source is to be run again after err.
 func again(src Source, err error) bool {
 	var permanent *permanentError
-	if errors.As(err, &permanent) || errors.Is(err, ErrClosed) || errors.Is(err, ErrTopicOwner) || errors.Is(err, ErrTopicName) {
+	if errors.As(err, &permanent) {
 		return false
+	}
+	for _, final := range []error{ErrClosed, ErrTopicOwner, ErrTopicName, ErrMessage} { // Publish would say so again
+		if errors.Is(err, final) {
+			return false
+		}
 	}
 	_, once := src.(SourceFunc)
 	return !once
@@ -152,10 +158,10 @@ func (r *sourceRun) set(state string, err error) {
 	}
 }
 
-func (r *sourceRun) get() (state string, lastErr error, restarts int64) {
+func (r *sourceRun) get() (state string, restarts int64, lastErr error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state, r.lastErr, r.restarts
+	return r.state, r.restarts, r.lastErr
 }
 
 // jitter spreads d by 20 % around itself.

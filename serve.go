@@ -40,8 +40,20 @@ func (h *Hub) Handler(topics ...string) http.Handler {
 		must(err == nil, "Handler: topic %q: %v", t, err)
 		must(!slices.Contains(topics[:i], t), "Handler: topic %q comes twice", t)
 	}
+	must(idBytes(topics) <= maxIDBytes, "Handler: the names of the topics are too long for an event's id, which holds them all")
 	topics = slices.Clone(topics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, topics) })
+}
+
+// maxIDBytes bounds what the names of a connection's topics take in an event's id: browsers send it back in a header, and
+// servers and proxies take headers of 8 KiB.
+const maxIDBytes = 4 << 10
+
+func idBytes(topics []string) (n int) {
+	for _, t := range topics {
+		n += len(wire.AppendPositions(nil, []wire.TopicPosition{{Topic: t}}))
+	}
+	return n
 }
 
 // A request is what a client asks for.
@@ -52,13 +64,19 @@ type request struct {
 }
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mount []string) {
+	foreign, err := h.cfg.admitPage(r)
+	if err != nil {
+		h.refuse(w, http.StatusForbidden, err.Error())
+		return
+	}
+	allowOrigin(w.Header(), foreign)
+	if r.Method == http.MethodOptions && foreign != "" {
+		answerPreflight(w)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		h.refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("This is a stream: GET it, %s has no meaning here.", r.Method))
-		return
-	}
-	if err := checkOrigin(r); err != nil {
-		h.refuse(w, http.StatusForbidden, err.Error())
 		return
 	}
 	req, status, err := parseRequest(r, mount)
@@ -82,31 +100,6 @@ func (h *Hub) refuse(w http.ResponseWriter, status int, sentence string) {
 func (h *Hub) refuseClosed(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "5")
 	h.refuse(w, http.StatusServiceUnavailable, "The server is shutting down; try again in a few seconds.")
-}
-
-// checkOrigin lets a browser in only from the page's own origin: scheme, host and port (RFC 6454, 5). Programs send none.
-func checkOrigin(r *http.Request) error {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return nil
-	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	u, err := url.Parse(origin)
-	if err == nil && strings.EqualFold(u.Scheme, scheme) && strings.EqualFold(withPort(u.Host, scheme), withPort(r.Host, scheme)) &&
-		u.User == nil && u.Path == "" && u.RawQuery == "" && u.Fragment == "" {
-		return nil
-	}
-	return fmt.Errorf("A page of origin %q may not read from host %q.", origin, r.Host) //nolint:staticcheck // a sentence for people
-}
-
-func withPort(host, scheme string) string {
-	if u := (&url.URL{Host: host}); u.Port() == "" {
-		return host + map[string]string{"http": ":80", "https": ":443"}[scheme]
-	}
-	return host
 }
 
 // parseRequest reads what the client asks for. On error, status and the error's text are the answer.
@@ -200,50 +193,51 @@ func (req *request) parseStart(r *http.Request, q url.Values) error {
 		return nil
 	}
 	single, many, err := wire.ParsePositions(value)
-	switch {
+	back := name == "Last-Event-ID"
+	switch p := Position(single); {
 	case err != nil:
 		return fmt.Errorf("%s: %w.", name, err)
 	case many == nil && len(req.topics) > 1:
-		if p := Position(single); p == (Position{}) || p == Earliest() {
+		// An EventSource that gets 400 is dead: where its id is from a time with one topic, that is what it has seen.
+		if back || p == (Position{}) || p == Earliest() {
 			for _, t := range req.topics {
-				req.setSince(t, p)
+				req.setSince(t, p, back)
 			}
 			return nil
 		}
 		return fmt.Errorf("%s: one position for %d topics; write topic=position,topic=position.", name, len(req.topics))
 	case many == nil:
-		req.setSince(req.topics[0], Position(single))
+		req.setSince(req.topics[0], p, back)
 		return nil
 	}
 	for _, tp := range many {
-		if slices.Contains(req.topics, tp.Topic) { // others may have been asked for by the request before this one
-			req.setSince(tp.Topic, Position(tp.Pos))
-		}
+		req.setSince(tp.Topic, Position(tp.Pos), back) // also of topics that a hook will add
 	}
 	return nil
 }
 
-func (req *request) setSince(topic string, p Position) {
+func (req *request) setSince(topic string, p Position, back bool) {
 	if p == (Position{}) {
 		req.start[topic] = start{tail: 0}
 	} else {
-		req.start[topic] = start{since: p}
+		req.start[topic] = start{since: p, back: back}
 	}
 }
 
-// open makes the connection known to the hub, with fan as its write side, and lets it begin.
+// open makes the connection known to the hub, with fan as its write side, and lets it begin. Where the hub has begun to
+// close meanwhile, nothing of it remains.
 func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
+	c.several.Store(len(req.topics) > 1)
+	c.asked = req.start
+	o.Hello = c.hello
+	o.Rewrite = c.several.Load() && c.format.transport != formatWebSocket.transport
 	o.Failed = func(err error) { c.end(writeCause(err)) }
 	c.fan = h.pool.Add(o)
 	if !h.admit(c) {
-		c.fan.Abort(ErrClosed)
-		<-c.fan.Done()
-		c.fan.Remove()
+		c.fan.Cancel()
 		return false
 	}
-	if c.hello != nil {
-		c.fan.Say(c.hello())
-	}
+	c.fan.Wake() // says hello
 	for _, f := range h.cfg.onConnect {
 		if err := c.guard(func() error { return f(c) }); err != nil {
 			c.end(err)
@@ -289,7 +283,9 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 		ws.Release()
 		return
 	}
+	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })
 	c.readAll(ws)
+	gone()
 	<-c.sealed
 	ws.Linger(lingerTime, lingerBytes)
 	nc.Close()

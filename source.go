@@ -118,8 +118,11 @@ func Lines(r io.Reader, topic string) Source {
 	})
 }
 
-// wholeRunes is the length of b without a rune that is cut at its end.
+// wholeRunes is the length of b without a rune, or a line end, that may be cut at its end.
 func wholeRunes(b []byte) int {
+	if n := len(b); n > 0 && b[n-1] == '\r' {
+		return n - 1
+	}
 	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax); i-- {
 		if utf8.RuneStart(b[i]) {
 			if !utf8.FullRune(b[i:]) {

@@ -24,7 +24,7 @@ type Stats struct {
 // SourceStats describe a Source in the care of Run.
 type SourceStats struct {
 	Name     string // its type
-	State    string // "running", "waiting" to be run again, "finished", "failed"
+	State    string // "running", "waiting" to be run again, "finished", "failed", "stopped"
 	Restarts int64
 	Error    string // the last one
 	Detail   any    // what the Source tells of itself: TailStats for a Tail
@@ -59,7 +59,7 @@ func (h *Hub) Stats() Stats {
 }
 
 func (r *sourceRun) stats() SourceStats {
-	state, err, restarts := r.get()
+	state, restarts, err := r.get()
 	s := SourceStats{Name: r.name, State: state, Restarts: restarts}
 	if err != nil {
 		s.Error = err.Error()

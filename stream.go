@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"reflect"
-	"sync/atomic"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -22,11 +24,11 @@ func (h *Hub) serveStream(w http.ResponseWriter, r *http.Request, req *request) 
 		h.refuse(w, http.StatusInternalServerError, err.Error())
 		return
 	}
+	streamHeader(w.Header(), &req.format)
 	if h.closing() {
-		h.refuseClosed(w)
+		h.refuseStream(w, &req.format)
 		return
 	}
-	streamHeader(w.Header(), &req.format)
 	if r.Method == http.MethodHead {
 		w.WriteHeader(http.StatusOK)
 		return
@@ -43,6 +45,7 @@ func (h *Hub) serveStream(w http.ResponseWriter, r *http.Request, req *request) 
 func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req *request) {
 	w.WriteHeader(http.StatusOK)
 	sock := newResponseSocket(w)
+	defer sock.close()
 	if err := sock.flush(h.cfg.writeTimeout); err != nil {
 		h.refused.Add(1)
 		return
@@ -53,6 +56,17 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	_ = c.fan.Run(r.Context()) // Failed is told
 	<-c.sealed
 	c.leave()
+}
+
+// refuseStream answers while the hub is closing. An EventSource never comes back after anything but 200, so it gets that,
+// with the advice to come back later (WHATWG HTML, 9.2.3).
+func (h *Hub) refuseStream(w http.ResponseWriter, f *format) {
+	if f.transport != formatSSE.transport {
+		h.refuseClosed(w)
+		return
+	}
+	h.refused.Add(1)
+	_, _ = w.Write(append(sseHello(), sseFarewell(errShutdown)...))
 }
 
 // takeable reports whether the connection can be taken over from net/http: HTTP/1, and nothing wrapped around its
@@ -75,17 +89,12 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	_ = nc.SetDeadline(time.Time{})
 	sock, direct := fanout.NewSocket(nc)
 	handler := streamHandler(c)
-	hello := c.hello
-	c.hello = func() []byte {
-		head := responseHead(r, w.Header())
-		if hello != nil {
-			head = append(head, hello()...)
-		}
-		return head
-	}
+	c.hello = append(responseHead(r, w.Header()), c.hello...)
 	if !h.open(c, req, fanout.Options{Socket: sock, Direct: direct, Abort: func() { nc.Close() }, Handler: handler}) {
 		return
 	}
+	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })
+	defer gone()
 	stop := context.AfterFunc(c.ctx, func() { // after our end the client has a moment for its own
 		<-c.sealed
 		if half, ok := nc.(interface{ CloseWrite() error }); ok {
@@ -152,17 +161,19 @@ func streamHeader(h http.Header, f *format) {
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep a stream until it has a buffer full of it
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Add("Vary", "Accept, Origin")
 }
 
 // A responseSocket is a streaming response as a fanout.Socket. Each write has a deadline of its own, so that a server's
-// WriteTimeout, meant for whole responses, does not end a stream.
+// WriteTimeout, meant for whole responses, does not end a stream; and none between writes, since over HTTP/2 a deadline that
+// passes ends the stream though nothing is being written.
 type responseSocket struct {
-	w       http.ResponseWriter
-	rc      *http.ResponseController
-	aborted atomic.Bool
-	slow    bool
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	slow bool
+
+	mu   sync.Mutex // guards the rest, and setting a deadline
+	over bool       // the handler has returned, or is about to: w must not be touched
+	cut  bool       // by abort
 }
 
 func newResponseSocket(w http.ResponseWriter) *responseSocket {
@@ -172,58 +183,87 @@ func newResponseSocket(w http.ResponseWriter) *responseSocket {
 // TryWrite cannot be had from a ResponseWriter.
 func (s *responseSocket) TryWrite([]byte) (int, error) { return 0, nil }
 
-// slowStep is what a client gets at a time that took long over its last write: a ResponseWriter does not tell of progress
-// within a write, and one that takes a little in each write timeout is not to be cut off.
-const slowStep = 4 << 10
+// What a client gets at a time, with a write timeout for each, and what one gets that took long over its last: a
+// ResponseWriter does not tell of progress within a write, and a client that takes a little is not to be cut off.
+const (
+	usualStep = 16 << 10
+	slowStep  = 2 << 10
+)
 
-// WriteSome writes p, or a little of it to a slow client, and flushes.
-func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
-	if s.slow && len(p) > slowStep {
-		p = p[:slowStep]
+// WriteSome writes a part of p and flushes.
+func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err error) {
+	step := usualStep
+	if s.slow {
+		step = slowStep
 	}
+	p = p[:min(len(p), step)]
 	began := time.Now()
-	if err := s.deadline(began.Add(timeout)); err != nil {
-		return 0, err
-	}
-	n, err := s.w.Write(p)
-	if err == nil {
-		err = s.rc.Flush()
-	}
+	err = s.timed(timeout, func() error {
+		_, err := s.w.Write(p)
+		if err == nil {
+			err = s.rc.Flush()
+		}
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
 	s.slow = time.Since(began) > 100*time.Millisecond
-	return n, nil
+	return len(p), nil
 }
 
-func (s *responseSocket) flush(timeout time.Duration) error {
+func (s *responseSocket) flush(timeout time.Duration) error { return s.timed(timeout, s.rc.Flush) }
+
+// timed calls write with a deadline. A ResponseWriter that panics, as some middleware does to end a request, fails.
+func (s *responseSocket) timed(timeout time.Duration, write func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
 	if err := s.deadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	return s.rc.Flush()
+	if err := write(); err != nil {
+		return err
+	}
+	return s.deadline(time.Time{})
 }
 
 // deadline sets the write deadline, if the server has such a thing.
 func (s *responseSocket) deadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut {
+		return os.ErrClosed
+	}
 	if err := s.rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
-	}
-	if s.aborted.Load() {
-		return http.ErrHandlerTimeout
 	}
 	return nil
 }
 
 // abort makes a write that waits return.
 func (s *responseSocket) abort() {
-	s.aborted.Store(true)
-	_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = true
+	if !s.over {
+		_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+// close is called before the handler returns.
+func (s *responseSocket) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
 }
 
 // streamHandler returns what distinguishes SSE from text, and sets what c says at its beginning and end.
 func streamHandler(c *Conn) fanout.Handler {
 	if c.format.transport == formatSSE.transport {
-		c.hello, c.farewell = sseHello, sseFarewell
+		c.hello, c.farewell = sseHello(), sseFarewell
 		return &sseHandler{c}
 	}
 	c.farewell = func(*CloseError) []byte { return nil }
@@ -289,12 +329,12 @@ func (h *sseHandler) appendID(dst []byte, s *fanout.Sub, pos stream.Position) []
 		}
 	}
 	switch {
-	case len(subs) == 1 && len(places) == 1:
-		return places[0].Pos.Append(dst)
-	case len(places) > 0:
+	case len(places) == 0:
+		return dst
+	case h.several.Load():
 		return wire.AppendPositions(dst, places)
 	}
-	return dst
+	return places[0].Pos.Append(dst)
 }
 
 // place is where the viewer of a subscription stands: the last message that it was sent, or the beginning of a topic that

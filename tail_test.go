@@ -277,7 +277,7 @@ func TestReconnectsAtFullSpeed(t *testing.T) {
 	const viewers = 8
 	lines := soak(30_000)
 	l := newLogFile(t, "")
-	hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 3000}))
+	hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 3000}), tailcast.WithHosts("hub.example"))
 	srv := httptest.NewServer(hub)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/internal/testnet"
@@ -28,7 +27,11 @@ func newSite(t testing.TB, opts ...tailcast.Option) *site {
 }
 
 func serveSite(t testing.TB, hub *tailcast.Hub, h http.Handler) *site {
-	s := &site{t: t, hub: hub, l: testnet.Listen()}
+	return serveSiteOn(t, hub, h, testnet.Listen())
+}
+
+func serveSiteOn(t testing.TB, hub *tailcast.Hub, h http.Handler, l *testnet.Listener) *site {
+	s := &site{t: t, hub: hub, l: l}
 	srv := &http.Server{Handler: h}
 	served := make(chan struct{})
 	go func() { srv.Serve(s.l); close(served) }()
@@ -196,12 +199,6 @@ func closed(t testing.TB, ws *testnet.WS, code int) (reason string) {
 		_ = ws.WriteClose(code, "")
 		return reason
 	}
-}
-
-func seconds(n int) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(n)*time.Second)
-	context.AfterFunc(ctx, cancel)
-	return ctx
 }
 
 func numbered(from, to int) []string {

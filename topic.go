@@ -34,32 +34,49 @@ const (
 	bySource
 )
 
-// claim makes sure that pub may publish msg here, and settles who numbers the topic if that is open.
-func (t *topic) claim(pub *publisher, msg *Message) error {
+// A claim is what a batch of messages says of a topic.
+type claim struct {
+	topic    *topic
+	numbered bool // a message has a Position
+	bare     bool // a message that is no Gap has none
+}
+
+func (c *claim) add(m *Message) {
+	switch {
+	case m.Pos != Position{}:
+		c.numbered = true
+	case m.Gap == nil:
+		c.bare = true
+	}
+}
+
+// check reports whether pub may publish what the claim says.
+func (c *claim) check(pub *publisher) error {
+	t := c.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	own := msg.Pos != Position{} || msg.Gap != nil && t.numbered == bySource && t.owner == pub
-	switch t.numbered {
-	case byNobody:
-		if own {
-			t.own(pub, replayerOf(pub))
-			return nil
-		}
-		t.numbered, t.epoch = byHub, rand.Uint64()|1
-	case byHub:
-		if own {
-			return fmt.Errorf("%w: topic %q is numbered by the hub", ErrTopicOwner, t.name)
-		}
-	case bySource:
-		if own && t.owner == nil {
-			t.own(pub, replayerOf(pub))
-			return nil
-		}
-		if !own || t.owner != pub {
-			return fmt.Errorf("%w: topic %q", ErrTopicOwner, t.name)
-		}
+	switch {
+	case c.numbered && c.bare:
+		return fmt.Errorf("%w: topic %q: some messages have a position and some have none", ErrTopicOwner, t.name)
+	case t.numbered == byHub && c.numbered:
+		return fmt.Errorf("%w: topic %q is numbered by the hub", ErrTopicOwner, t.name)
+	case t.numbered == bySource && (c.bare || t.owner != nil && t.owner != pub):
+		return fmt.Errorf("%w: topic %q", ErrTopicOwner, t.name)
 	}
 	return nil
+}
+
+// settle decides who numbers the topic, if that is open and the claim says anything about it.
+func (c *claim) settle(pub *publisher) {
+	t := c.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case c.numbered && t.owner == nil:
+		t.own(pub, replayerOf(pub))
+	case c.bare && t.numbered == byNobody:
+		t.numbered, t.epoch = byHub, rand.Uint64()|1
+	}
 }
 
 func (t *topic) own(pub *publisher, r Replayer) {
@@ -121,11 +138,12 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 	a.Add(pos, nanos, flags, m.Data)
 }
 
-// empty reports whether nobody has published here or is about to.
+// empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message.
 func (t *topic) empty() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.numbered == byNobody && t.replayer == nil
+	first, next := t.log.Bounds()
+	return first == next && t.owner == nil && t.replayer == nil
 }
 
 // known reports whether anything is known of the topic's past.
@@ -141,6 +159,9 @@ func (t *topic) wait(s *subscription, from Position) bool {
 	defer t.mu.Unlock()
 	if t.replayer != nil || t.numbered != byNobody {
 		return false
+	}
+	if s.ctx.Err() != nil { // it has ended meanwhile, and forget was called
+		return true
 	}
 	if t.waiting == nil {
 		t.waiting = make(map[*subscription]Position)

@@ -82,8 +82,12 @@ func TestEveryTransport(t *testing.T) {
 			done := make(chan error, 1)
 			ready := make(chan struct{})
 			go func() { done <- receive(srv, c.ws, c.accept, line, count, ready) }()
-			<-conns
-			<-ready
+			select {
+			case <-ready:
+				<-conns
+			case err := <-done:
+				t.Fatal(err)
+			}
 			time.Sleep(400 * time.Millisecond) // longer than the server's timeouts
 			for range count / 100 {
 				msgs := make([]tailcast.Message, 100)
@@ -151,7 +155,7 @@ func receiveWS(srv *httptest.Server, line string, count int, ready chan struct{}
 	if srv.TLS != nil {
 		nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
 	}
-	ws, _, err := testnet.NewWS(nc, "hub.example", "/", nil)
+	ws, _, err := testnet.NewWS(nc, srv.Listener.Addr().String(), "/", nil)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,8 @@ type Options struct {
 	Abort    func()      // makes a blocked write return; called at most once
 	Failed   func(error) // called once if the write side ends before its final bytes; no lock is held. May be nil
 	Handler  Handler
-	Rewrite  bool // messages are copied through Handler.Rewrite
+	Rewrite  bool   // messages are copied through Handler.Rewrite
+	Hello    []byte // goes before anything else, with the first thing that is sent
 	// LastRead returns when the peer was last heard of, in nanoseconds since 1970. It makes the pool send pings.
 	LastRead func() int64
 	Ping     func(dst []byte) []byte              // appends a ping frame
@@ -109,8 +110,13 @@ const (
 // Add starts serving a connection.
 func (p *Pool) Add(o Options) *Conn {
 	p.start()
-	i := int(p.next.Add(1)) % len(p.workers)
+	i := int(p.next.Add(1) % uint32(len(p.workers)))
 	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{})}
+	if len(o.Hello) > 0 {
+		c.private, c.Hello = o.Hello, nil
+		p.cfg.Budget.Use(int64(cap(c.private)))
+		c.urgent.Store(true)
+	}
 	if o.Resident {
 		c.wakeup = make(chan struct{}, 1)
 	}
@@ -119,6 +125,16 @@ func (p *Pool) Add(o Options) *Conn {
 	c.w.mu.Unlock()
 	c.w.signal() // arms its timer
 	return c
+}
+
+// Cancel takes back an Add that nothing has been asked of yet.
+func (c *Conn) Cancel() {
+	if c.Resident || c.claim() {
+		c.mu.Lock()
+		c.end()
+		c.mu.Unlock()
+	}
+	c.Remove()
 }
 
 // Done is closed when the write side is over: the final bytes are out, or it failed.
@@ -149,7 +165,7 @@ func (c *Conn) Send(frame []byte) error {
 		c.mu.Unlock()
 		return os.ErrClosed
 	}
-	if len(c.private)+c.taken+len(frame) > c.pool.cfg.PrivateBytes {
+	if n := len(c.private) + c.taken; n > 0 && n+len(frame) > c.pool.cfg.PrivateBytes || !c.pool.cfg.Budget.Room(len(frame)) {
 		c.refused++
 		c.urgent.Store(true)
 		c.mu.Unlock()
@@ -164,17 +180,6 @@ func (c *Conn) Send(frame []byte) error {
 	c.pool.cfg.Budget.Use(int64(grown))
 	c.Wake()
 	return nil
-}
-
-// Say queues bytes that are no message, whatever is queued already.
-func (c *Conn) Say(b []byte) {
-	grown := 0
-	c.ask(func() {
-		before := cap(c.private)
-		c.private = append(c.private, b...)
-		grown = cap(c.private) - before
-	})
-	c.pool.cfg.Budget.Use(int64(grown))
 }
 
 // declare appends the notice of what Send has refused since the last one; mu is held.
@@ -212,7 +217,7 @@ func (c *Conn) Subs() []*Sub { return c.subs }
 
 // Drained returns a channel that is closed as soon as everything that its topics hold, and all that is queued, has been sent.
 func (c *Conn) Drained() <-chan struct{} {
-	var ch chan struct{}
+	ch := c.done // of a connection that has ended
 	c.ask(func() {
 		if c.drained == nil {
 			c.drained = make(chan struct{})
@@ -236,7 +241,11 @@ func (c *Conn) Abort(err error) {
 	}
 	c.urgent.Store(true)
 	c.mu.Unlock()
-	c.Options.Abort()
+	if c.Direct || c.Resident {
+		c.Options.Abort()
+	} else {
+		c.pool.wg.Go(c.Options.Abort) // closing TLS may wait to say so
+	}
 	c.Wake()
 }
 
@@ -251,6 +260,10 @@ func (c *Conn) isDone() bool {
 
 func (c *Conn) ask(f func()) {
 	c.mu.Lock()
+	if c.isDone() {
+		c.mu.Unlock()
+		return
+	}
 	f()
 	c.urgent.Store(true)
 	c.mu.Unlock()
@@ -450,7 +463,7 @@ func (c *Conn) flushed() {
 		c.pool.cfg.Budget.Use(-c.charged)
 		c.charged = 0
 	}
-	const keep = 512 // a pong or two; more would be held by every idle connection
+	const keep = 512 // a pong or two; more would be held by every idle connection, or belongs to all
 	if cap(c.out) > keep {
 		c.out = nil
 	}
@@ -601,6 +614,9 @@ func (c *Conn) drop(s *Sub) {
 	}
 }
 
+// copyBytes is how much of a log is copied at a time for a connection that gets its messages in a form of its own.
+const copyBytes = 8 << 10
+
 // follow sends what one subscription has at its cursor. It returns how many bytes it dealt with, and whether the socket
 // took less than that.
 func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
@@ -613,7 +629,11 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 			c.turnOf++
 			continue
 		}
-		chunk, state := s.enc.Next(&s.cur, budget)
+		limit := budget
+		if c.Rewrite {
+			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
+		}
+		chunk, state := s.enc.Next(&s.cur, limit)
 		switch state {
 		case stream.AtHead:
 			c.turnOf++
@@ -645,17 +665,29 @@ func (c *Conn) shared(s *Sub, chunk *stream.Chunk, wait bool) (int, bool, error)
 	sent, rest := chunk.Advance(&s.cur, n)
 	s.moved()
 	c.messages.Add(uint64(sent))
-	if len(rest) > 0 { // the rest of a frame is copied, so that the segment is not held by a slow socket
+	c.keepRest(rest)
+	return max(n, 1), n < len(chunk.Bytes), nil
+}
+
+// keepRest keeps the rest of a frame to be sent before anything else. A short one is copied, so that a slow socket does not
+// hold a segment; a long one, which has a segment nearly to itself, stays shared with all others that stand there.
+func (c *Conn) keepRest(rest []byte) {
+	const long = 16 << 10
+	switch {
+	case len(rest) > long:
+		c.out = rest[:len(rest):len(rest)] // flushed lets go of it: nothing is ever appended to it
+	case len(rest) > 0:
 		c.out = append(c.out, rest...)
 		c.charged = int64(len(rest))
 		c.pool.cfg.Budget.Use(c.charged)
 	}
-	return max(n, 1), n < len(chunk.Bytes), nil
 }
 
 // copied puts a chunk into out in this connection's own form.
 func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
 	c.out = c.Handler.Rewrite(c.out, s, chunk)
+	c.charged = int64(cap(c.out))
+	c.pool.cfg.Budget.Use(c.charged)
 	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
 	s.moved()
 	c.messages.Add(uint64(sent))

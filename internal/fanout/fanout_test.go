@@ -22,7 +22,7 @@ type handler struct{}
 
 func (handler) Lagged(s *fanout.Sub, cur stream.Cursor) {
 	n, _, resume := s.Encoding().Log().Missed(cur)
-	s.Notice(fmt.Appendf(nil, "(missed %d)", n))
+	s.Notice(fmt.Appendf(nil, "(missed %d)", n), stream.Position{})
 	s.Resume(resume)
 }
 func (handler) Quiet(dst []byte) []byte          { return append(dst, "(quiet)"...) }

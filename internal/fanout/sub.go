@@ -72,9 +72,10 @@ func (s *Sub) Feed(ctx context.Context, chunk stream.Chunk) error {
 	return nil
 }
 
-// Notice is Feed for one frame that has no position, such as a declared loss. It does not wait.
-func (s *Sub) Notice(frame []byte) {
-	s.offer(stream.NewChunk(frame, []uint32{uint32(len(frame))}, make([]stream.Position, 1)), math.MaxInt)
+// Notice is Feed for one frame, such as a declared loss, after which the viewer stands at pos (zero: where it stood). It
+// does not wait.
+func (s *Sub) Notice(frame []byte, pos stream.Position) {
+	s.offer(stream.NewChunk(frame, []uint32{uint32(len(frame))}, []stream.Position{pos}), math.MaxInt)
 }
 
 // offer queues chunk behind what is pending, unless that makes more than limit.
@@ -86,7 +87,7 @@ func (s *Sub) offer(chunk stream.Chunk, limit int) bool {
 		return limit == math.MaxInt // nobody will take it: Feed finds out why
 	}
 	first := s.pending.Len() == 0
-	if !first && len(s.pending.Bytes)+len(chunk.Bytes) > limit {
+	if !first && limit != math.MaxInt && (len(s.pending.Bytes)+len(chunk.Bytes) > limit || !c.pool.cfg.Budget.Room(len(chunk.Bytes))) {
 		c.mu.Unlock()
 		return false
 	}

@@ -6,10 +6,12 @@ import (
 )
 
 // A Budget bounds the memory of all logs and encodings of a hub, and what else is accounted for in it. Over the limit the
-// coldest encodings go first, then the oldest records, then the rest of the encodings.
+// coldest encodings go first, then the oldest records, then the rest of the encodings. What else there is cannot be
+// reclaimed, so it is for its owners to ask Room first; whatever they hold, half of the limit is left to the logs.
 type Budget struct {
 	limit int64
-	used  atomic.Int64
+	kept  atomic.Int64  // by logs and encodings
+	other atomic.Int64  // by others
 	clock atomic.Uint64 // counts reclaims: a segment that was read since the last one is warm
 
 	reclaiming sync.Mutex
@@ -25,13 +27,23 @@ func NewBudget(limit int64) *Budget {
 }
 
 // Used returns how many bytes are accounted for.
-func (b *Budget) Used() int64 { return b.used.Load() }
+func (b *Budget) Used() int64 { return b.kept.Load() + b.other.Load() }
+
+// Room reports whether n bytes more may be held by others than the logs.
+func (b *Budget) Room(n int) bool {
+	return b.limit == 0 || b.other.Load()+int64(n) <= b.limit/2
+}
 
 // Limit returns the limit, 0 if there is none.
 func (b *Budget) Limit() int64 { return b.limit }
 
 // Use accounts for n bytes more (or less) that somebody else holds, such as a private queue.
-func (b *Budget) Use(n int64) { b.use(n) }
+func (b *Budget) Use(n int64) {
+	b.other.Add(n)
+	if n > 0 {
+		b.grow(0)
+	}
+}
 
 func (b *Budget) add(l *Log) {
 	b.mu.Lock()
@@ -59,32 +71,41 @@ func (b *Budget) Remove(l *Log) {
 	b.free(-grown)
 }
 
-func (b *Budget) free(n int64) { b.used.Add(-n) }
+func (b *Budget) free(n int64) { b.kept.Add(-n) }
 
-// use accounts for n bytes and reclaims if that is too much. The caller holds no lock of this package.
-func (b *Budget) use(n int64) {
-	if b.used.Add(n) <= b.limit || b.limit == 0 || n <= 0 {
+// grow accounts for n bytes of a log or an encoding and reclaims if there are too many. The caller holds no lock of this
+// package.
+func (b *Budget) grow(n int64) {
+	kept := b.kept.Add(n)
+	if b.limit == 0 || kept <= b.share() {
 		return
 	}
 	if b.reclaiming.TryLock() {
-		b.reclaim(b.limit - b.limit/8)
+		b.reclaim()
 		b.reclaiming.Unlock()
 	}
 }
 
-func (b *Budget) reclaim(target int64) {
+// share is what the logs and encodings may have now.
+func (b *Budget) share() int64 { return max(b.limit-b.other.Load(), b.limit/2) }
+
+func (b *Budget) reclaim() {
+	share := b.share()
+	target := share - share/8
 	clock := b.clock.Add(1) - 1
 	logs := b.list()
 	b.dropSegments(logs, clock)
-	for b.used.Load() > target {
-		l := oldestLog(logs)
-		if l == nil {
-			break
+	for _, spare := range []int{1, 0} { // each log keeps the block that it is writing to, if that is enough
+		for b.kept.Load() > target {
+			l := oldestLog(logs, spare)
+			if l == nil {
+				break
+			}
+			l.dropBlock()
 		}
-		l.dropBlock()
-	}
-	if b.used.Load() > b.limit {
-		b.dropSegments(logs, ^uint64(0))
+		if b.kept.Load() > share {
+			b.dropSegments(logs, ^uint64(0))
+		}
 	}
 }
 
@@ -109,13 +130,13 @@ func (b *Budget) dropSegments(logs []*Log, clock uint64) {
 	}
 }
 
-// oldestLog returns the log with the oldest block that may go: each log keeps the block it is writing to.
-func oldestLog(logs []*Log) *Log {
+// oldestLog returns the log with the oldest block that may go: each log keeps spare blocks.
+func oldestLog(logs []*Log, spare int) *Log {
 	var oldest *Log
 	when := int64(0)
 	for _, l := range logs {
 		l.mu.Lock()
-		if len(l.blocks) > 1 {
+		if len(l.blocks) > spare {
 			if t := l.blocks[0].recs[0].time; oldest == nil || t < when {
 				oldest, when = l, t
 			}
@@ -128,7 +149,7 @@ func oldestLog(logs []*Log) *Log {
 // dropBlock forgets the oldest block of l and what was encoded of it.
 func (l *Log) dropBlock() {
 	l.mu.Lock()
-	if len(l.blocks) > 1 {
+	if len(l.blocks) > 0 {
 		b := l.blocks[0]
 		l.first = b.next()
 		l.firstCum = b.cum + uint64(len(b.data))

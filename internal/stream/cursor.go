@@ -66,26 +66,25 @@ func (l *Log) Oldest() Cursor {
 }
 
 // After returns a cursor just after the message at p, and whether that message, or the place where the log begins, is known.
+// Of several messages at the same position (a file that was truncated and begins with the same line again) the oldest
+// counts: rather one line twice than one that is missing.
 func (l *Log) After(p Position) (Cursor, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p == (Position{}) {
 		return Cursor{}, false
 	}
-	for n := len(l.blocks) - 1; n >= 0; n-- {
-		b := l.blocks[n]
+	if p == l.before {
+		return l.at(l.first), true
+	}
+	for _, b := range l.blocks {
 		i := b.find(p)
 		if i < 0 {
 			continue
 		}
-		seq := b.first + uint64(i) + 1
-		if seq < l.first {
-			break
+		if seq := b.first + uint64(i) + 1; seq >= l.first {
+			return l.at(seq), true
 		}
-		return l.at(seq), true
-	}
-	if p == l.before {
-		return l.at(l.first), true
 	}
 	return Cursor{}, false
 }

@@ -12,15 +12,15 @@ type Encoder func(dst []byte, r *Record) []byte
 // An Encoding is one log in one socket-ready form. Its segments are derived on demand by whoever needs them first, and
 // shared by all viewers of that form; any of them can be dropped and derived again. Its methods may be called concurrently.
 type Encoding struct {
-	key    string
 	log    *Log
 	encode Encoder
 
-	mu       sync.Mutex
+	viewers int       // guarded by log.mu
+	leftAt  time.Time // when the last viewer went; guarded by log.mu
+
+	mu       sync.Mutex // guards the rest
 	segments []*segment // ascending, not overlapping; there may be holes between them
-	viewers  int
-	leftAt   time.Time // when the last viewer went
-	scratch  Record    // so that encode's argument is not allocated for each record
+	scratch  Record     // so that encode's argument is not allocated for each record
 }
 
 // A segment is a run of encoded records of one block. Like a block's, its slices only grow, and what is below their length
@@ -55,34 +55,26 @@ func (s *segment) size() int64 {
 // until Leave.
 func (l *Log) Encoding(key string, encode Encoder) *Encoding {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	e := l.encodings[key]
 	if e == nil {
-		e = &Encoding{key: key, log: l, encode: encode}
+		e = &Encoding{log: l, encode: encode}
 		l.encodings[key] = e
 	}
-	l.mu.Unlock()
-	e.mu.Lock()
 	e.viewers++
-	e.mu.Unlock()
 	return e
 }
 
 // Leave takes back one Encoding call.
 func (e *Encoding) Leave(now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.log.mu.Lock()
+	defer e.log.mu.Unlock()
 	e.viewers--
 	e.leftAt = now
 }
 
 // Log returns the log that it is an encoding of.
 func (e *Encoding) Log() *Log { return e.log }
-
-func (e *Encoding) abandoned(now time.Time, linger time.Duration) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.viewers == 0 && now.Sub(e.leftAt) >= linger
-}
 
 // Next returns what comes at c: as many whole messages as fit into limit bytes, at least one. It does not move c: see
 // Chunk.Advance.
@@ -100,7 +92,7 @@ func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
 	chunk := s.chunk(int(c.Seq-s.first), limit)
 	e.mu.Unlock()
 	if grown != 0 {
-		e.log.budget.use(grown)
+		e.log.budget.grow(grown)
 	}
 	return chunk, Ready
 }

@@ -62,15 +62,12 @@ func (l *Log) Base() Position {
 }
 
 // An Appender adds records to a log in one go: nobody sees a part of them, and no other record comes between them.
-type Appender struct {
-	l       *Log
-	dropped bool
-}
+type Appender struct{ l *Log }
 
 // Begin locks the log for an Appender. End must follow.
 func (l *Log) Begin() Appender {
 	l.mu.Lock()
-	return Appender{l: l}
+	return Appender{l}
 }
 
 // NextSeq is the arrival number that the next Add will give.
@@ -108,7 +105,7 @@ func (a *Appender) End(now time.Time) {
 	for _, e := range encodings {
 		e.trim(first)
 	}
-	l.budget.use(grown)
+	l.budget.grow(grown)
 }
 
 // open returns the block that takes the next n bytes.
@@ -116,14 +113,15 @@ func (l *Log) open(n int) *block {
 	var last *block
 	if len(l.blocks) > 0 {
 		last = l.blocks[len(l.blocks)-1]
-		if len(last.data)+n <= blockSize || len(last.recs) == 0 {
+		if (len(last.data)+n <= blockSize || len(last.recs) == 0) && len(last.recs) < blockRecords {
 			return last
 		}
 	}
 	b := &block{first: l.next, cum: l.cum}
 	if last != nil { // a busy topic: as large as the last one at once, instead of growing there
+		b.torn = last.recs[len(last.recs)-1].flags()&Partial != 0
 		b.data = make([]byte, 0, max(min(cap(last.data), blockSize), n))
-		b.recs = make([]rec, 0, len(last.recs)+len(last.recs)/8)
+		b.recs = make([]rec, 0, min(len(last.recs)+len(last.recs)/8, blockRecords))
 		l.grown += b.size()
 	}
 	l.blocks = append(l.blocks, b)
@@ -143,7 +141,7 @@ func (l *Log) expire(now time.Time) (dropped bool) {
 		r := &b.recs[i]
 		over := l.keep.Messages > 0 && l.next-l.first > uint64(l.keep.Messages) ||
 			l.keep.Bytes > 0 && l.cum-l.firstCum > uint64(l.keep.Bytes) && l.next-l.first > 1 ||
-			r.time < oldest
+			l.keep.Age > 0 && r.time < oldest
 		if !over {
 			break
 		}
@@ -170,22 +168,21 @@ func (l *Log) dropOldest() {
 	}
 }
 
-// Maintain applies the age limit and forgets encodings that nobody has looked at for linger.
+// Maintain applies the age limit and forgets encodings that had no viewer for linger.
 func (l *Log) Maintain(now time.Time, linger time.Duration) {
 	a := l.Begin()
 	a.End(now)
 	l.mu.Lock()
-	encodings := l.encodingsLocked()
-	l.mu.Unlock()
-	for _, e := range encodings {
-		if e.abandoned(now, linger) {
-			l.mu.Lock()
-			if l.encodings[e.key] == e {
-				delete(l.encodings, e.key)
-			}
-			l.mu.Unlock()
-			e.trim(^uint64(0))
+	var gone []*Encoding
+	for key, e := range l.encodings {
+		if e.viewers == 0 && now.Sub(e.leftAt) >= linger {
+			delete(l.encodings, key)
+			gone = append(gone, e)
 		}
+	}
+	l.mu.Unlock()
+	for _, e := range gone {
+		e.trim(^uint64(0))
 	}
 }
 
@@ -217,8 +214,12 @@ func (v *view) record(i int) Record {
 		start = v.recs[i-1].end()
 	}
 	r := &v.recs[i]
+	flags := r.flags()
+	if i > 0 && v.recs[i-1].flags()&Partial != 0 || i == 0 && v.block.torn {
+		flags |= AfterPartial
+	}
 	return Record{
-		Seq: v.block.first + uint64(i), Pos: r.pos, Time: r.time, Flags: r.flags(),
+		Seq: v.block.first + uint64(i), Pos: r.pos, Time: r.time, Flags: flags,
 		Data: v.data[start:r.end():r.end()],
 	}
 }

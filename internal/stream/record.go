@@ -19,6 +19,9 @@ const (
 	Partial                   // a cut line that goes on in the next record
 	Gap                       // the payload is a declared loss in its stored form
 
+	// AfterPartial is said of a record and not stored: the record before it is Partial.
+	AfterPartial Flags = 1 << 7
+
 	flagBits = 4 // flags share a word with the end of the record: see rec.bits
 )
 
@@ -48,11 +51,15 @@ func (r *rec) flags() Flags { return Flags(r.bits & (1<<flagBits - 1)) }
 // also about the most that one write can send: the fan-out's turn.
 const blockSize = 64 << 10
 
+// blockRecords is how many records a block takes, so that empty ones too come to an end and can be dropped.
+const blockRecords = 4 << 10
+
 // A block is a run of records. Its slices only grow, and bytes below their length never change: a reader that copied the
 // slice headers under Log.mu may read them without it.
 type block struct {
 	first uint64 // seq of recs[0]
 	cum   uint64 // payload bytes of the log before this block
+	torn  bool   // the record before this block is Partial
 	data  []byte
 	recs  []rec
 	runs  []run // which positions are in here, for Find
@@ -91,13 +98,13 @@ func (b *block) note(p Position) {
 	b.runs = append(b.runs, run{p.Epoch, p.Offset, p.Offset})
 }
 
-// find returns the index of the newest record at p, or -1.
+// find returns the index of the oldest record at p, or -1.
 func (b *block) find(p Position) int {
 	for _, r := range b.runs {
 		if r.epoch != p.Epoch || p.Offset < r.low || p.Offset > r.high {
 			continue
 		}
-		for i := len(b.recs) - 1; i >= 0; i-- {
+		for i := range b.recs {
 			if b.recs[i].pos == p {
 				return i
 			}

@@ -60,7 +60,7 @@ func (l *logFile) lines(from, to int) {
 // rotate renames the file and begins a new one, as logrotate's create does.
 func (l *logFile) rotate() (old *os.File) {
 	l.gen++
-	l.must(os.Rename(l.path, fmt.Sprintf("%s.%d", l.path, l.gen)))
+	l.must(os.Rename(l.path, fmt.Sprintf("%s-%06d", l.path, l.gen)))
 	old = l.f
 	l.open()
 	return old
@@ -71,7 +71,7 @@ func (l *logFile) copyTruncate() {
 	l.gen++
 	content, err := os.ReadFile(l.path)
 	l.must(err)
-	l.must(os.WriteFile(fmt.Sprintf("%s.%d", l.path, l.gen), content, 0o644))
+	l.must(os.WriteFile(fmt.Sprintf("%s-%06d", l.path, l.gen), content, 0o644))
 	l.must(os.Truncate(l.path, 0))
 }
 

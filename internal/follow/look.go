@@ -174,7 +174,7 @@ func (r *run) enter(h *handle) {
 		r.age(old)
 		since = old.mtime
 	}
-	r.insertMissed(len(r.chain), since, identity{h.info})
+	r.insertMissed(len(r.chain), since, identity{h.info}, identity{})
 	r.chain = append(r.chain, r.newGeneration(h))
 	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
 }
@@ -203,13 +203,16 @@ func (g *generation) quietSince(mtime time.Time) {
 	}
 }
 
-// insertMissed puts the generations that came and went since then at index i of the chain, before that of the live file.
-func (r *run) insertMissed(i int, since time.Time, live identity) {
+// insertMissed puts the generations that came and went since then at index i of the chain, before that of the live file; and
+// those that are older than pivot, if that is known, one place before.
+func (r *run) insertMissed(i int, since time.Time, live, pivot identity) {
 	if time.Since(r.changed) > r.cfg.Grace || since.Before(r.since) {
 		r.since = since
 	}
 	r.changed, r.scanned = time.Now(), time.Now()
-	r.insert(i, r.missed(r.since, live))
+	before, after := r.missed(r.since, live, pivot)
+	r.insert(i, after)
+	r.insert(max(i-1, 0), before)
 }
 
 func (r *run) insert(i int, files []*handle) {
@@ -235,7 +238,7 @@ func (r *run) rescan() (changed bool) {
 // it, and only the next look can tell.
 func (r *run) collect(g *generation) (changed bool) {
 	r.scanned = time.Now()
-	files := r.missed(r.since, g.id())
+	_, files := r.missed(r.since, g.id(), identity{})
 	if len(files) > 0 && !r.current(g) {
 		for _, h := range files {
 			h.release()

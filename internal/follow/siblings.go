@@ -233,12 +233,16 @@ func (f *Follower) steadySiblings() []sibling {
 
 // missed opens the generations that came and went between two looks: siblings that nobody knows, and that were written
 // to since the live file was last seen. The ones that are younger than the live file was when it was opened belong behind
-// it, and are left to the next look, which finds another live file.
-func (f *Follower) missed(since time.Time, live identity) []*handle {
-	var found []*handle
+// it, and are left to the next look, which finds another live file. Those that come before pivot, a sibling that is known,
+// are told apart.
+func (f *Follower) missed(since time.Time, live, pivot identity) (before, found []*handle) {
 	for _, s := range f.steadySiblings() {
 		if f.same(s.id, live) {
 			break
+		}
+		if f.same(s.id, pivot) {
+			before, found = found, nil
+			continue
 		}
 		if s.id.ModTime().Before(since) || f.isOpen(s.id) || f.untouched(s.id) {
 			continue
@@ -253,7 +257,7 @@ func (f *Follower) missed(since time.Time, live identity) []*handle {
 		}
 		found = append(found, h)
 	}
-	return found
+	return before, found
 }
 
 // isCopy reports whether h holds the content of a generation that is being read, or the beginning of it: a copy that was

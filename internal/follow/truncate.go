@@ -40,7 +40,16 @@ func (r *run) truncated(g *generation) error {
 	fresh := r.newGeneration(file)
 	fresh.aged, fresh.size, fresh.grew, fresh.fresh = aged, 0, time.Now(), true
 	r.chain = slices.Insert(r.chain, i, fresh) // at once, so that a copy of it in the making is known for one
-	r.insertMissed(i, since, identity{file.info})
+	// What was missed comes between the two, but what is older than the copy comes before it: this generation may itself have
+	// been read for the first time when it was already followed by another.
+	pivot := identity{}
+	if copied != nil {
+		pivot = identity{copied.info}
+	}
+	r.insertMissed(i, since, identity{file.info}, pivot)
+	if copied != nil {
+		i = slices.Index(r.chain, g) + 1
+	}
 	if r.chain[i].gap == nil {
 		r.chain[i].gap = gap
 	}
@@ -53,7 +62,7 @@ func (r *run) truncatedUnread(g *generation) error {
 	r.stat.update(func(s *Stats) { s.Truncations++ })
 	var files []*handle
 	if r.present && g == r.live() {
-		files = r.missed(r.since, g.id())
+		_, files = r.missed(r.since, g.id(), identity{})
 	}
 	if g.gap == nil {
 		g.gap = &Gap{Count: -1, Bytes: -1, Possible: true, Reason: "the file was truncated"} // a copy may yet be found

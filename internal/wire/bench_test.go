@@ -53,7 +53,7 @@ func TestEncodersAllocateOnlyToGrow(t *testing.T) {
 	if n := testing.AllocsPerRun(10, func() {
 		b := wire.AppendSSEID(dst, id)
 		b = wire.AppendSSEComment(b, "hb")
-		b = wire.AppendPos(b, "a topic whose name does not fit on the stack/app", wire.Earliest())
+		_ = wire.AppendPos(b, "a topic whose name does not fit on the stack/app", wire.Earliest())
 	}); n != 0 {
 		t.Errorf("heartbeats allocate %v times", n)
 	}

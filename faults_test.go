@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -39,6 +40,7 @@ func TestAnIdleStreamOverHTTP2Lives(t *testing.T) {
 	defer hub.Close()
 	srv := httptest.NewUnstartedServer(hub)
 	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.StartTLS()
 	defer srv.Close()
 	resp, err := srv.Client().Get(srv.URL)
@@ -701,6 +703,7 @@ func TestAnAbortAfterTheHandlerIsHarmless(t *testing.T) {
 	hub := tailcast.New()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { hub.ServeHTTP(slowDeadline{w}, r) }))
 	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.StartTLS()
 	var wg sync.WaitGroup
 	for range 10 {

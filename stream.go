@@ -21,19 +21,15 @@ import (
 // serveStream serves a client that reads a response without end.
 func (h *Hub) serveStream(w http.ResponseWriter, r *http.Request, req *request) {
 	if err := canStream(w); err != nil {
-		h.refuse(w, http.StatusInternalServerError, err.Error())
+		h.refuse(w, r, refusalf(http.StatusInternalServerError, "%v", err))
 		return
 	}
 	streamHeader(w.Header(), &req.format)
-	if h.closing() {
-		h.refuseStream(w, &req.format)
-		return
-	}
 	if r.Method == http.MethodHead {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	c := h.newConn(r.Context(), r.RemoteAddr, &req.format)
+	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	if takeable(w, r) {
 		h.serveTaken(c, w, r, req)
 	} else {
@@ -58,17 +54,6 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	c.leave()
 }
 
-// refuseStream answers while the hub is closing. An EventSource never comes back after anything but 200, so it gets that,
-// with the advice to come back later (WHATWG HTML, 9.2.3).
-func (h *Hub) refuseStream(w http.ResponseWriter, f *format) {
-	if f.transport != formatSSE.transport {
-		h.refuseClosed(w)
-		return
-	}
-	h.refused.Add(1)
-	_, _ = w.Write(append(sseHello(), sseFarewell(errShutdown)...))
-}
-
 // takeable reports whether the connection can be taken over from net/http: HTTP/1, and nothing wrapped around its
 // ResponseWriter that would miss the writes.
 func takeable(w http.ResponseWriter, r *http.Request) bool {
@@ -82,7 +67,7 @@ func takeable(w http.ResponseWriter, r *http.Request) bool {
 func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *request) {
 	nc, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		h.refuse(w, http.StatusInternalServerError, "The connection cannot be taken over: "+err.Error()+".")
+		h.refuse(w, r, refusalf(http.StatusInternalServerError, "The connection cannot be taken over: %v.", err))
 		return
 	}
 	defer nc.Close()
@@ -264,7 +249,7 @@ func (s *responseSocket) close() {
 func streamHandler(c *Conn) fanout.Handler {
 	if c.format.transport == formatSSE.transport {
 		c.hello, c.farewell = sseHello(), sseFarewell
-		return &sseHandler{c}
+		return &sseHandler{Conn: c}
 	}
 	c.farewell = func(*CloseError) []byte { return nil }
 	return &textHandler{Conn: c}
@@ -279,8 +264,15 @@ func sseFarewell(ce *CloseError) []byte {
 	return wire.AppendSSEControl(nil, "bye", wire.AppendBye(nil, ce.Code, ce.Reason, reconnectAdvice()), nil)
 }
 
+func sseError(reason string) []byte {
+	return wire.AppendSSEControl(nil, "error", wire.AppendError(nil, reason), nil)
+}
+
 // An sseHandler writes what an event stream needs beside its messages.
-type sseHandler struct{ *Conn }
+type sseHandler struct {
+	lagger
+	*Conn
+}
 
 // Quiet tells the client where it stands: a block of only an id, which EventSource remembers and does not dispatch. So a
 // client that has not got a message for long, or none yet, resumes from here.
@@ -356,6 +348,7 @@ func place(sub *fanout.Sub) stream.Position {
 
 // A textHandler writes plain text as tail -f does.
 type textHandler struct {
+	lagger
 	*Conn
 	last    *fanout.Sub // whose line was written last; touched only in the connection's turn
 	partial bool        // that line has no end yet

@@ -54,7 +54,8 @@ func (c *config) admitPage(r *http.Request) (foreign string, err error) {
 	case ownOK && from == own:
 		return "", nil
 	}
-	return "", fmt.Errorf("A page of origin %s may not read from host %s, reached over %s: see tailcast.WithOrigins.",
+	return "", fmt.Errorf("A page of origin %s may not read from host %s, reached over %s: see tailcast.WithOrigins. "+
+		"If that is its own origin, a proxy in front must pass the header Host on, with the port, and set X-Forwarded-Proto.",
 		quote(strings.Join(said, ", ")), quote(r.Host), scheme)
 }
 

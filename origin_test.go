@@ -91,6 +91,32 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
+// TestARefusalNamesItsCure: what a page of the user's own meets behind a proxy that changes the Host or ends TLS without a word.
+func TestARefusalNamesItsCure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		for _, row := range []struct{ host, origin string }{
+			{"127.0.0.1:8080", "http://hub.example"},
+			{"hub.example", "http://hub.example:8080"},
+			{"hub.example", "https://hub.example"},
+		} {
+			nc := s.dial()
+			io.WriteString(nc, "GET / HTTP/1.1\r\nHost: "+row.host+"\r\nOrigin: "+row.origin+"\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			nc.Close()
+			for _, want := range []string{row.host, row.origin, "over http:", "WithOrigins", "pass the header Host on", "X-Forwarded-Proto"} {
+				if resp.StatusCode != 403 || !strings.Contains(string(body), want) {
+					t.Errorf("%v: %d %q; want %q in it", row, resp.StatusCode, body, want)
+				}
+			}
+		}
+	})
+}
+
 // status asks for a WebSocket, an event stream and text, and expects one answer of all.
 func (s *site) status(host, header string) int {
 	s.t.Helper()

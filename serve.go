@@ -201,8 +201,8 @@ func quote(s string) string {
 
 func chooseFormat(r *http.Request) format {
 	switch {
-	case headerHas(r.Header, "Upgrade", "websocket"):
-		return formatWebSocket
+	case headerHas(r.Header, "Upgrade", "websocket"), r.Header.Get("Sec-WebSocket-Key") != "":
+		return formatWebSocket // also if a proxy has dropped the Upgrade: then it is told so, instead of a stream that it can't read
 	case headerHas(r.Header, "Accept", "text/event-stream"):
 		return formatSSE
 	}

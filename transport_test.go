@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tailcast/tailcast"
@@ -174,6 +175,36 @@ func receiveWS(srv *httptest.Server, line string, count int, ready chan struct{}
 		return errors.Join(errors.New("no answer to the Close frame"), err)
 	}
 	return nil
+}
+
+// TestACurtailedHandshake: what a proxy passes on of a WebSocket's handshake that was not told to pass on all of it.
+func TestACurtailedHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		for _, c := range []struct{ proto, header, want string }{
+			{"HTTP/1.0", "Connection: close", "over HTTP/1.0, without the header Connection: Upgrade, without the header Upgrade: websocket. A proxy"},
+			{"HTTP/1.1", "Connection: close", "without the header Connection: Upgrade, without the header Upgrade: websocket. A proxy"},
+			{"HTTP/1.1", "Connection: close|Upgrade: websocket", "came without the header Connection: Upgrade. A proxy"},
+			{"HTTP/1.1", "Connection: Upgrade", "came without the header Upgrade: websocket. A proxy"},
+			{"HTTP/1.0", "Connection: Upgrade|Upgrade: websocket", "came over HTTP/1.0. A proxy"},
+		} {
+			nc := s.dial()
+			io.WriteString(nc, "GET / "+c.proto+"\r\nHost: hub.example\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
+				lines(c.header)+"\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			nc.Close()
+			if resp.StatusCode != 426 || resp.Header.Get("Upgrade") != "websocket" || !strings.Contains(string(body), c.want) {
+				t.Errorf("%s, %s: %d %v %q; want %q", c.proto, c.header, resp.StatusCode, resp.Header, body, c.want)
+			}
+		}
+		if n := s.hub.Stats().Refused; n != 5 {
+			t.Errorf("%d requests were refused, want 5", n)
+		}
+	})
 }
 
 func TestAnOpaqueWrapperIsNamed(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 )
 
 // DefaultReadLimit is the largest message in bytes that Read accepts unless Options.ReadLimit says otherwise.
@@ -44,6 +45,12 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 		http.Error(w, err.Error(), http.StatusHTTPVersionNotSupported)
 		return nil, err
 	}
+	if err := curtailed(r); err != nil {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, err.Error(), http.StatusUpgradeRequired)
+		return nil, err
+	}
 	if in := innermost(w); in != nil {
 		err := fmt.Errorf("a WebSocket needs the connection itself, and %T hides it: it has neither a Hijack nor an Unwrap method", in)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -58,6 +65,37 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 	lib.SetReadLimit(c.limit)
 	c.lib = lib
 	return c, nil
+}
+
+// curtailed says what a handshake lacks that a proxy has not passed on. They drop both headers unless they are told otherwise (RFC 9110,
+// 7.6.1), and some speak HTTP/1.0 to the server.
+func curtailed(r *http.Request) error {
+	var lacks []string
+	if !r.ProtoAtLeast(1, 1) {
+		lacks = append(lacks, "over "+r.Proto)
+	}
+	for _, h := range [][2]string{{"Connection", "Upgrade"}, {"Upgrade", "websocket"}} {
+		if !names(r.Header[h[0]], h[1]) {
+			lacks = append(lacks, "without the header "+h[0]+": "+h[1])
+		}
+	}
+	if lacks == nil {
+		return nil
+	}
+	return fmt.Errorf("The request for a WebSocket came %s. A proxy in front must speak HTTP/1.1 to the server and pass the headers Connection and Upgrade on.",
+		strings.Join(lacks, ", "))
+}
+
+// names reports whether a comma-separated header has a token in it.
+func names(values []string, token string) bool {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // innermost returns nil if w leads to an http.Hijacker, else the last writer on the way, the one at fault.

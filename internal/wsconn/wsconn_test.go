@@ -641,13 +641,14 @@ func TestRequestsThatAreNoHandshakeGetASentence(t *testing.T) {
 		status int
 		want   string
 	}{
-		"a plain GET":          {func(r *http.Request) { r.Header.Del("Connection") }, 426, "does not contain Upgrade"},
-		"another upgrade":      {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, 426, "does not contain websocket"},
+		"no Connection":        {func(r *http.Request) { r.Header.Del("Connection") }, 426, "came without the header Connection: Upgrade. A proxy in front must"},
+		"no Upgrade":           {func(r *http.Request) { r.Header.Del("Upgrade") }, 426, "came without the header Upgrade: websocket. A proxy in front must"},
+		"another upgrade":      {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, 426, "came without the header Upgrade: websocket."},
 		"a POST":               {func(r *http.Request) { r.Method = "POST" }, 405, "is not GET"},
 		"version 8":            {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, 400, "only 13 is supported"},
 		"no key":               {func(r *http.Request) { r.Header.Del("Sec-WebSocket-Key") }, 400, "missing Sec-WebSocket-Key"},
 		"a short key":          {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "eA==") }, 400, "16 byte"},
-		"HTTP/1.0":             {func(r *http.Request) { r.Proto, r.ProtoMinor = "HTTP/1.0", 0 }, 426, "HTTP/1.0"},
+		"HTTP/1.0":             {func(r *http.Request) { r.Proto, r.ProtoMinor = "HTTP/1.0", 0 }, 426, "came over HTTP/1.0. A proxy"},
 		"HTTP/2":               {func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, 505, "needs HTTP/1.1 here, and this request came over HTTP/2.0"},
 		"a writer of a test's": {func(r *http.Request) {}, 500, "*httptest.ResponseRecorder hides it"},
 	} {

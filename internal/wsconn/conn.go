@@ -137,6 +137,8 @@ func (c *Conn) verdict(err error) error {
 		return net.ErrClosed
 	case c.tap.err == errFlood:
 		c.outgoing(OpClose, ClosePayload(1008, "too many fragments for one message"))
+	case c.tap.err == errLength:
+		c.outgoing(OpClose, ClosePayload(1002, errLength.Error()))
 	case c.tap.err != nil:
 		return c.tap.err
 	case c.tap.shut.Load():

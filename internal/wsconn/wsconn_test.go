@@ -742,6 +742,45 @@ func TestALengthInALongForm(t *testing.T) {
 	}
 }
 
+// Text that is not UTF-8 is refused with the fragment that makes it so, whatever the peer means to send after it.
+func TestTextFailsEarly(t *testing.T) {
+	for name, test := range map[string]struct {
+		fragments []string
+		bad       bool
+	}{
+		"a fragment that is bad by itself":        {[]string{"good", "\xff"}, true},
+		"a rune that goes on wrongly":             {[]string{"gr\xc3", "a"}, true},
+		"the byte that makes it too large":        {[]string{"\xf4", "\x90"}, true},
+		"the byte that makes it a surrogate":      {[]string{"\xed", "\xa0"}, true},
+		"the byte that makes it overlong":         {[]string{"\xe0", "\x9f"}, true},
+		"a rune in four fragments":                {[]string{"\xf0", "\x9f", "\x98", "\x80"}, false},
+		"a rune of which one byte is missing":     {[]string{"x", "\xf0\x9f\x98"}, false},
+		"a rune whose last byte begins the next":  {[]string{"\xf0\x9f\x98", "\xf0"}, true},
+		"continuations after whole runes":         {[]string{"ü", "\xbc"}, true},
+		"a long fragment before the one with bad": {[]string{strings.Repeat("ü", 5000) + "\xc3", "\xff"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overEach(t, wsconn.Options{}, func(t *testing.T, fx *fixture) {
+				ws, c := fx.connect(t, nil)
+				op := text
+				for _, f := range test.fragments {
+					ws.WriteFrame(false, op, []byte(f))
+					op = testnet.OpContinuation
+				}
+				if !test.bad {
+					ws.WriteFrame(true, testnet.OpPing, nil)
+					ws.WriteClose(1000, "")
+				}
+				var broken *wsconn.ProtocolError
+				_, _, err := c.Read()
+				if bad := errors.As(err, &broken) && broken.Code == 1007; bad != test.bad {
+					t.Errorf("Read = %v", err)
+				}
+			})
+		})
+	}
+}
+
 func FuzzLengths(f *testing.F) {
 	f.Add([]byte("\x81\x85maskhello\x89\x80mask"), byte(3))
 	f.Add([]byte("\x82\xfe\x00\x7emask"), byte(1))

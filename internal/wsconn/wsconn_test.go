@@ -257,6 +257,9 @@ func TestWhatEndsTheReading(t *testing.T) {
 		"an unmasked frame":            {string(testnet.AppendFrame(nil, fin|text, false, []byte("x"))), 1002, "received unmasked frame from client"},
 		"an unmasked continuation":     {frame(text, "x") + "\x80\x01x", 1002, "received unmasked frame from client"},
 		"a negative length":            {"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1002, "received negative payload length: -1"},
+		"16 bits for 125 bytes":        {"\x81\xfe\x00\x7d\x00\x00\x00\x00" + long[:125], 1002, "a length that is not written in its shortest form"},
+		"64 bits for 65535 bytes":      {"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff\x00\x00\x00\x00", 1002, "a length that is not written in its shortest form"},
+		"16 bits for a ping":           {"\x89\xfe\x00\x01\x00\x00\x00\x00x", 1002, "a length that is not written in its shortest form"},
 		"half a close code":            {frame(fin|testnet.OpClose, "\x03"), 1002, `close payload "\x03" too small, cannot even contain the 2 byte status code`},
 		"close code 1005":              {frame(fin|testnet.OpClose, "\x03\xed"), 1002, "invalid status code StatusNoStatusRcvd"},
 		"close code 2000":              {frame(fin|testnet.OpClose, "\x07\xd0"), 1002, "invalid status code StatusCode(2000)"},
@@ -701,6 +704,107 @@ func TestClosePayload(t *testing.T) {
 			t.Errorf("ParseClose(%q) = %d, want %d", payload, code, want)
 		}
 	}
+}
+
+// The library does not check how a length is written. What comes before such a frame arrives, in whatever pieces it comes.
+func TestALengthInALongForm(t *testing.T) {
+	good := testnet.AppendFrame(nil, fin|text, true, []byte("before"))
+	good = testnet.AppendFrame(good, fin|testnet.OpPing, true, []byte("ping"))
+	all := append(good, "\x81\xfe\x00\x05\x00\x00\x00\x00hello"...)
+	for step := 1; step <= len(all); step++ {
+		synctest.Test(t, func(t *testing.T) {
+			l := testnet.Listen()
+			accepted := make(chan *wsconn.Conn, 1)
+			var got controls
+			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				accepted <- must(wsconn.Accept(w, r, wsconn.Options{Control: got.add}))
+			})}
+			go srv.Serve(l)
+			ws := must(testnet.DialWS(t.Context(), l, "/", nil))
+			c := <-accepted
+			go func() {
+				for p := all; len(p) > 0; p = p[min(step, len(p)):] {
+					ws.Conn.Write(p[:min(step, len(p))])
+					synctest.Wait()
+				}
+			}()
+			wantMessage(t, c, "before", false)
+			for range 2 {
+				var broken *wsconn.ProtocolError
+				if _, _, err := c.Read(); !errors.As(err, &broken) || broken.Code != 1002 {
+					t.Errorf("in steps of %d Read = %v, want a ProtocolError with 1002", step, err)
+				}
+			}
+			got.want(t, "pong ping", "close 1002 a length that is not written in its shortest form")
+			finish(c)
+			ws.Close()
+			srv.Close()
+		})
+	}
+}
+
+// Text that is not UTF-8 is refused with the fragment that makes it so, whatever the peer means to send after it.
+func TestTextFailsEarly(t *testing.T) {
+	for name, test := range map[string]struct {
+		fragments []string
+		bad       bool
+	}{
+		"a fragment that is bad by itself":        {[]string{"good", "\xff"}, true},
+		"a rune that goes on wrongly":             {[]string{"gr\xc3", "a"}, true},
+		"the byte that makes it too large":        {[]string{"\xf4", "\x90"}, true},
+		"the byte that makes it a surrogate":      {[]string{"\xed", "\xa0"}, true},
+		"the byte that makes it overlong":         {[]string{"\xe0", "\x9f"}, true},
+		"a rune in four fragments":                {[]string{"\xf0", "\x9f", "\x98", "\x80"}, false},
+		"a rune of which one byte is missing":     {[]string{"x", "\xf0\x9f\x98"}, false},
+		"a rune whose last byte begins the next":  {[]string{"\xf0\x9f\x98", "\xf0"}, true},
+		"continuations after whole runes":         {[]string{"ü", "\xbc"}, true},
+		"a long fragment before the one with bad": {[]string{strings.Repeat("ü", 5000) + "\xc3", "\xff"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overEach(t, wsconn.Options{}, func(t *testing.T, fx *fixture) {
+				ws, c := fx.connect(t, nil)
+				op := text
+				for _, f := range test.fragments {
+					ws.WriteFrame(false, op, []byte(f))
+					op = testnet.OpContinuation
+				}
+				if !test.bad {
+					ws.WriteFrame(true, testnet.OpPing, nil)
+					ws.WriteClose(1000, "")
+				}
+				var broken *wsconn.ProtocolError
+				_, _, err := c.Read()
+				if bad := errors.As(err, &broken) && broken.Code == 1007; bad != test.bad {
+					t.Errorf("Read = %v", err)
+				}
+			})
+		})
+	}
+}
+
+func FuzzLengths(f *testing.F) {
+	f.Add([]byte("\x81\x85maskhello\x89\x80mask"), byte(3))
+	f.Add([]byte("\x82\xfe\x00\x7emask"), byte(1))
+	f.Add([]byte("\x82\xff\x00\x00\x00\x00\x00\x00\xff\xffmask"), byte(2))
+	f.Fuzz(func(t *testing.T, stream []byte, step byte) {
+		walk := func(step int) (passed int, ok bool) {
+			var l wsconn.Lengths
+			for p := stream; len(p) > 0; p = p[min(step, len(p)):] {
+				n, ok := l.Feed(p[:min(step, len(p))])
+				if passed += n; !ok {
+					return passed, false
+				}
+			}
+			return passed, true
+		}
+		passed, ok := walk(max(len(stream), 1))
+		if passed > len(stream) || ok && passed < len(stream) {
+			t.Fatalf("%d bytes of %d pass, %v", passed, len(stream), ok)
+		}
+		if p, o := walk(int(step) + 1); p != passed || o != ok {
+			t.Fatalf("in steps of %d it is %d, %v, as a whole %d, %v", int(step)+1, p, o, passed, ok)
+		}
+	})
 }
 
 func FuzzDissector(f *testing.F) {

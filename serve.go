@@ -316,11 +316,17 @@ func (c *Conn) control(op wsconn.Opcode, payload []byte) {
 // readAll reads until the client closes, something fails, or the connection has been closed here and the client has
 // answered or run out of time.
 func (c *Conn) readAll(ws *wsconn.Conn) {
+	set := make(chan struct{})
 	stop := context.AfterFunc(c.ctx, func() {
 		<-c.sealed
 		_ = ws.NetConn().SetReadDeadline(time.Now().Add(closeTime))
+		close(set)
 	})
-	defer stop()
+	defer func() {
+		if !stop() {
+			<-set // what follows has a deadline of its own
+		}
+	}()
 	for {
 		data, binary, err := ws.Read()
 		if err != nil {

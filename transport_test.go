@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tailcast/tailcast"
@@ -202,4 +203,23 @@ func TestAnOpaqueWrapperIsNamed(t *testing.T) {
 		}
 		srv.Close()
 	}
+}
+
+// Once the closing handshake is over, a client that leaves its socket open may hold up nobody for more than a second.
+func TestAClientThatKeepsItsSocketIsNotWaitedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		for range 100 {
+			ws := s.ws("")
+			ws.WriteClose(1000, "")
+			closed(t, ws, 1000)
+		}
+		began := time.Now()
+		if err := s.hub.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("Shutdown took %v", took)
+		}
+	})
 }

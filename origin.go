@@ -72,7 +72,7 @@ func scheme(r *http.Request) string {
 // rebinding): such a page's Host is its own name.
 func (c *config) admitHost(r *http.Request) error {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if local == nil || !loopback(local.String()) {
+	if local == nil || !loopback(local.String()) || r.Host == "" { // HTTP/1.0 needs no Host; a browser always sends one
 		return nil
 	}
 	o, ok := newOrigin("http", r.Host)

@@ -70,6 +70,8 @@ func TestStrangers(t *testing.T) {
 		{"DNS rebinding without an origin", local, "evil.example:8080", "", 403},
 		{"a name that begins like localhost", local, "localhost.evil.example", "", 403},
 		{"an address that is not loopback", local, "192.0.2.7:8080", "", 403},
+		{"no host, as in HTTP/1.0", local, "", "", 200},
+		{"no host, and a page", local, "", "Origin: http://evil.example", 403},
 		{"a host that was named", local, "logs.example", "Origin: http://logs.example", 200},
 		{"the loopback of the peer from outside", public, "localhost", "Origin: http://localhost", 200},
 	}

@@ -321,9 +321,6 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control})
 	if err != nil {
 		h.refused.Add(1)
-		if errors.Is(err, wsconn.ErrHijack) { // the 101 is in net/http's buffer: there is no other answer left
-			panic(http.ErrAbortHandler)
-		}
 		return // the client has been told
 	}
 	nc := ws.NetConn()

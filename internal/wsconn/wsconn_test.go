@@ -521,21 +521,15 @@ func TestLingerHasItsLimits(t *testing.T) {
 
 // The wrappers that middleware puts around a ResponseWriter.
 type (
-	unwraps struct {
-		http.ResponseWriter
-		status int
-	}
+	unwraps  struct{ http.ResponseWriter }
 	opaque   struct{ http.ResponseWriter }
 	asserts  struct{ unwraps } // as many do: a Hijack that works only over a writer that has one itself
+	insists  struct{ unwraps } // as gin does: it panics over another one
 	refuses  struct{ http.ResponseWriter }
-	holdback struct { // as gin does
-		unwraps
-		code int
-	}
+	holdback struct{ unwraps } // as much does that compresses: there is no header before there is a body
 )
 
 func (w *unwraps) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-func (w *unwraps) WriteHeader(code int)        { w.status = code; w.ResponseWriter.WriteHeader(code) }
 
 func (w *asserts) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	h, ok := w.ResponseWriter.(http.Hijacker)
@@ -549,11 +543,13 @@ func (w *refuses) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, errors.New("no hijacking here")
 }
 
-func (w *holdback) WriteHeader(code int) { w.code = code }
-func (w *holdback) WriteHeaderNow()      { w.unwraps.WriteHeader(w.code) }
+func (w *holdback) WriteHeader(int) {}
+
+func (w *insists) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.ResponseWriter.(http.Hijacker).Hijack()
+}
 
 func TestMiddleware(t *testing.T) {
-	var seen *unwraps
 	wrap := func(with func(http.ResponseWriter) http.ResponseWriter) func(http.Handler) http.Handler {
 		return func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(with(w), r) })
@@ -565,27 +561,30 @@ func TestMiddleware(t *testing.T) {
 	}{
 		"none": {wrap(func(w http.ResponseWriter) http.ResponseWriter { return w }), ""},
 		"that only unwraps": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
-			seen = &unwraps{ResponseWriter: w}
-			return seen
+			return &unwraps{w}
 		}), ""},
 		"that unwraps twice": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
-			seen = &unwraps{ResponseWriter: &unwraps{ResponseWriter: w}}
-			return seen
+			return &unwraps{&unwraps{w}}
 		}), ""},
 		"whose Hijack asserts too much": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
-			return &asserts{unwraps{ResponseWriter: &unwraps{ResponseWriter: w}}}
+			return &asserts{unwraps{&unwraps{w}}}
+		}), ""},
+		"whose Hijack asserts too much and panics": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
+			return &insists{unwraps{&unwraps{w}}}
 		}), ""},
 		"that holds the status back": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
-			return &unwraps{ResponseWriter: &holdback{unwraps: unwraps{ResponseWriter: w}}}
+			return &unwraps{&holdback{unwraps{w}}}
 		}), ""},
 		"that is opaque": {wrap(func(w http.ResponseWriter) http.ResponseWriter { return &opaque{w} }), "*wsconn_test.opaque"},
 		"that is opaque behind one that unwraps": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
-			return &unwraps{ResponseWriter: &opaque{w}}
+			return &unwraps{&opaque{w}}
+		}), "*wsconn_test.opaque"},
+		"that is opaque behind one that has Hijack": {wrap(func(w http.ResponseWriter) http.ResponseWriter {
+			return &insists{unwraps{&opaque{w}}}
 		}), "*wsconn_test.opaque"},
 		"http.TimeoutHandler": {func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Minute, "") }, "*http.timeoutWriter"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seen = nil
 			failed := make(chan error, 1)
 			srv := httptest.NewServer(test.middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				c, err := wsconn.Accept(w, r, wsconn.Options{})
@@ -601,9 +600,6 @@ func TestMiddleware(t *testing.T) {
 			if test.fault == "" {
 				if err != nil || accepted != nil {
 					t.Fatalf("Accept: %v; the client: %v", accepted, err)
-				}
-				if seen != nil && seen.status != 101 {
-					t.Errorf("the middleware saw the status %d", seen.status)
 				}
 				ws.Close()
 				return
@@ -624,17 +620,16 @@ func TestAHijackThatFails(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, err := wsconn.Accept(&refuses{w}, r, wsconn.Options{})
 		failed <- err
-		if errors.Is(err, wsconn.ErrHijack) {
-			panic(http.ErrAbortHandler)
-		}
 	}))
 	defer srv.Close()
 	_, resp, err := testnet.NewWS(must(net.Dial("tcp", srv.Listener.Addr().String())), "h", "/", nil)
-	if accepted := <-failed; accepted == nil || !strings.Contains(accepted.Error(), "*wsconn_test.refuses: no hijacking here") {
-		t.Errorf("Accept = %v", accepted)
+	const want = "*wsconn_test.refuses does not give it: no hijacking here"
+	if accepted := <-failed; accepted == nil || !strings.Contains(accepted.Error(), want) {
+		t.Errorf("Accept = %v, want an error with %q", accepted, want)
 	}
-	if err == nil || resp != nil {
-		t.Errorf("the client got %v, %v; want a connection that ends without an answer", resp, err)
+	var refused *testnet.HandshakeError
+	if !errors.As(err, &refused) || resp.StatusCode != 500 || !strings.Contains(refused.Body, want) || resp.Header.Get("Upgrade") != "" {
+		t.Errorf("the client got %v, %v; want a 500 with %q", resp, err, want)
 	}
 }
 

@@ -72,13 +72,30 @@
 //	4401  the Identity has expired
 //	else  the *CloseError that the cause holds
 //
-// BeforeClose is given the cause: the peer's *CloseError if it closed (1005 if it gave no code); ErrWriteTimeout or
-// ErrPingTimeout; an error that matches io.ErrUnexpectedEOF when the peer vanished, or what the network said.
+// BeforeClose is given the cause: what Close was called with, a hook's error or panic, or else what matches one of these.
+//
+//	*CloseError          the peer closed the WebSocket (1005 if it gave no code), or broke its protocol; or Shutdown (1001)
+//	ErrWriteTimeout      the peer took no byte, or its kernel acknowledged none, for the write timeout
+//	ErrPingTimeout       a WebSocket's peer was silent after a ping
+//	io.ErrUnexpectedEOF  the peer vanished: its end of the connection came (FIN, and a half close is no less), or its HTTP/2
+//	                     stream or connection ended
+//	syscall.ECONNRESET   the peer vanished with a reset (RST), as a process that is killed with bytes unread
+//	syscall.EPIPE, …     the peer vanished while it was written to; whatever else the network says
+//	the context's cause  the request's context ended by its server or by middleware
+//
+// Of a stream that net/http writes, which is one over HTTP/2 or behind a wrapper of the ResponseWriter, every end of the peer's
+// matches io.ErrUnexpectedEOF, with the network's word beside it where it is known; and so does the end of its context without
+// a cause, since net/http says the same when a client has gone.
+//
+// A network that is gone without a word shows by ErrPingTimeout, and in a stream by ErrWriteTimeout (on Linux: elsewhere only
+// when the kernel's queue is full). Of a stream that net/http writes, and of a text stream with nothing to send, only the
+// kernel can know, after minutes; over HTTP/2 so does net/http with http.Server.HTTP2.SendPingTimeout, which also ends a
+// connection that takes nothing. Without it such a connection keeps its handler, and BeforeClose alone comes in time.
 //
 // # Shutdown
 //
-// http.Server.Shutdown neither ends nor waits for streams. Call Hub.Shutdown first, which sends every viewer the rest and
-// says goodbye, then the server's:
+// http.Server.Shutdown ends no stream, and waits only for those that net/http writes, which alone http.Server.Close ends. Call
+// Hub.Shutdown first, which sends every viewer the rest and says goodbye, then the server's:
 //
 //	<-ctx.Done()
 //	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)

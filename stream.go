@@ -52,6 +52,7 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 		}
 		return
 	}
+	sock.late = func() { c.end(ErrWriteTimeout) }
 	if !h.open(c, req, fanout.Options{Socket: sock, Resident: true, Abort: sock.abort, Handler: streamHandler(c)}) {
 		return
 	}
@@ -96,6 +97,9 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	defer stop()
 	// The client has nothing to say. That it has gone shows in its end of the connection.
 	_, err = io.Copy(io.Discard, nc)
+	if werr := c.fan.Err(); werr != nil { // the write side has failed, and closed the socket
+		c.end(werr)
+	}
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}
@@ -177,6 +181,7 @@ type responseSocket struct {
 	w      http.ResponseWriter
 	rc     *http.ResponseController
 	points []*http.ResponseController // see flushPoints
+	late   func()                     // called when a write does not return though its time is up
 	slow   bool
 
 	mu   sync.Mutex // guards the rest, and setting a deadline
@@ -209,6 +214,11 @@ func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err 
 		step = slowStep
 	}
 	p = p[:min(len(p), step)]
+	// Over HTTP/2 a deadline ends the stream, but a write returns only when the connection takes that, or has ended. The
+	// handler cannot return before; but nobody else has to wait for it.
+	const grace = time.Second
+	late := time.AfterFunc(timeout+grace, s.late)
+	defer late.Stop()
 	began := time.Now()
 	err = s.timed(timeout, func() error {
 		_, err := s.w.Write(p)
@@ -258,13 +268,26 @@ func (s *responseSocket) timed(timeout time.Duration, write func() error) (err e
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	if err := s.deadline(time.Now().Add(timeout)); err != nil {
-		return err
+	began := time.Now()
+	if err := s.deadline(began.Add(timeout)); err != nil {
+		return lost(err)
 	}
 	if err := write(); err != nil {
+		if time.Since(began) >= timeout { // net/http does not always say that this is why
+			return os.ErrDeadlineExceeded
+		}
+		return lost(err)
+	}
+	return lost(s.deadline(time.Time{}))
+}
+
+// lost names a failed write. net/http has many words for a client that has gone, some of its own that match nothing: which
+// one it is depends on what is being done at that moment.
+func lost(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	return s.deadline(time.Time{})
+	return fmt.Errorf("tailcast: the client has gone: %w: %w", io.ErrUnexpectedEOF, err)
 }
 
 // deadline sets the write deadline, if the server has such a thing.

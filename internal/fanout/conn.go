@@ -378,6 +378,10 @@ func (c *Conn) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				c.Abort(context.Cause(ctx))
 			}
+		case more: // it may be behind for ever
+			if ctx.Err() != nil {
+				c.Abort(context.Cause(ctx))
+			}
 		case over:
 			return c.Err()
 		}

@@ -451,3 +451,17 @@ func checkPeer(t *testing.T, got string, messages, direct int) {
 		}
 	}
 }
+
+// TestAConnectionMayComeWhileThePoolCloses is one for the race detector: a request that has just begun finds its hub closed.
+func TestAConnectionMayComeWhileThePoolCloses(t *testing.T) {
+	for range 100 {
+		w := newWorld(t, stream.Retention{}, fanout.Config{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			c, _, _ := w.connect(fanout.Options{})
+			c.Cancel()
+		})
+		w.pool.Close()
+		wg.Wait()
+	}
+}

@@ -67,6 +67,7 @@ func (p *Pool) start() {
 
 // Close ends the workers and waits for them and for every goroutine that still writes. All connections must have ended.
 func (p *Pool) Close() {
+	p.started.Do(func() {}) // who adds a connection only now, to cancel it, gets no workers
 	p.stopped.Do(func() { close(p.stop) })
 	p.wg.Wait()
 }

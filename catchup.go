@@ -107,6 +107,12 @@ func (s *subscription) declare(gap *Gap) {
 	}
 }
 
+// A lagger is the part of fanout.Handler that is the same for all transports.
+type lagger struct{}
+
+// Lagged is fanout.Handler's.
+func (lagger) Lagged(s *fanout.Sub, cur stream.Cursor) { s.Owner.(*subscription).lagged(cur) }
+
 // lagged is called when the viewer has fallen out of the log.
 func (s *subscription) lagged(cur stream.Cursor) {
 	if cur.Seq == 1 && cur.Pos == (stream.Position{}) { // it was here before anything was known of the topic

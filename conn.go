@@ -13,16 +13,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
-	"github.com/tailcast/tailcast/internal/stream"
-	"github.com/tailcast/tailcast/internal/wire"
 )
-
-// An Identity is who a connection belongs to.
-type Identity struct {
-	User    string
-	Expires time.Time // zero = never
-	Value   any       // whatever the application wants to keep with it
-}
 
 // An Inbound is a message of a client.
 type Inbound struct {
@@ -45,6 +36,7 @@ type Conn struct {
 	farewell func(*CloseError) []byte // the last bytes of this transport, nil for none
 	several  atomic.Bool              // an event's id holds the positions of all topics
 	asked    map[string]start         // what the request said of topics, also of those that a hook may add
+	meter    meter                    // of what it sends; its reader's
 	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
 
 	hooking atomic.Bool  // AfterRead is running: the peer is not to be blamed for silence
@@ -60,10 +52,11 @@ type Conn struct {
 	sealed      chan struct{} // closed when its write side is over and its hooks have run
 }
 
-func (h *Hub) newConn(ctx context.Context, remote string, f *format) *Conn {
+func (h *Hub) newConn(ctx context.Context, remote string, req *request) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), remote: remote, format: f,
-		subs: make(map[string]*subscription), sealed: make(chan struct{}),
+		hub: h, id: rand.Text(), identity: req.identity, remote: remote, format: &req.format, asked: req.start,
+		meter: newMeter(&h.cfg.limits, time.Now()),
+		subs:  make(map[string]*subscription), sealed: make(chan struct{}),
 		afterRead: slices.Clip(h.cfg.afterRead), beforeClose: slices.Clip(h.cfg.beforeClose),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -73,7 +66,7 @@ func (h *Hub) newConn(ctx context.Context, remote string, f *format) *Conn {
 // ID is a random text that names this connection.
 func (c *Conn) ID() string { return c.id }
 
-// Identity is who it belongs to.
+// Identity is who it belongs to, as WithAuthenticate has found.
 func (c *Conn) Identity() Identity { return c.identity }
 
 // Remote is the address of the peer, as http.Request.RemoteAddr tells it.
@@ -93,9 +86,6 @@ func (c *Conn) Topics() []string {
 	slices.Sort(topics)
 	return topics
 }
-
-// maxTopics is how many topics a connection may have.
-const maxTopics = wire.MaxTopics
 
 // Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
 // the hub's backlog), or, where the client's request says since when it has missed this topic, from there. The topic need
@@ -135,8 +125,8 @@ func (c *Conn) join(name string) (*subscription, error) {
 		return nil, ErrClosed
 	case c.subs[name] != nil:
 		return nil, ErrSubscribed
-	case len(c.subs) >= maxTopics:
-		return nil, fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, maxTopics)
+	case len(c.subs) >= c.hub.cfg.limits.Topics:
+		return nil, fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, c.hub.cfg.limits.Topics)
 	case c.format.transport == formatSSE.transport && idBytes(append(c.order, name)) > maxIDBytes:
 		return nil, fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
 	}
@@ -281,7 +271,7 @@ func (c *Conn) guard(f func() error) (err error) {
 			return
 		}
 		p := &PanicError{Value: v, Stack: debug.Stack()}
-		c.hub.panicked(c, p)
+		c.hub.panicked(c.ctx, p, "conn", c.id)
 		c.end(p)
 		err = p
 	}()
@@ -293,9 +283,14 @@ func (c *Conn) received(in Inbound) error {
 	c.mu.Lock()
 	hooks := c.afterRead
 	c.mu.Unlock()
+	if !c.meter.take(time.Now()) {
+		return c.tooFast()
+	}
 	c.hooking.Store(true)
 	defer func() {
-		c.hooked.Store(time.Now().UnixNano())
+		now := time.Now()
+		c.meter.resume(now)
+		c.hooked.Store(now.UnixNano())
 		c.hooking.Store(false)
 	}()
 	for _, f := range hooks {
@@ -304,6 +299,11 @@ func (c *Conn) received(in Inbound) error {
 		}
 	}
 	return nil
+}
+
+// tooFast is the end of a client that sends more than it may.
+func (c *Conn) tooFast() error {
+	return &CloseError{Code: 1008, Reason: fmt.Sprintf("more than %v messages a second", c.meter.limits.MessageRate)}
 }
 
 // leave ends the subscriptions and takes the connection out of the hub. The write side is over.
@@ -318,6 +318,3 @@ func (c *Conn) leave() {
 	c.fan.Remove()
 	c.hub.dismiss(c)
 }
-
-// Lagged is fanout.Handler's.
-func (c *Conn) Lagged(s *fanout.Sub, cur stream.Cursor) { s.Owner.(*subscription).lagged(cur) }

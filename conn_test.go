@@ -210,7 +210,7 @@ func TestBeforeCloseRunsOnceHoweverItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatch()
 		conns, onConnect := connected()
-		s := newSite(t, onConnect, w.option(), tailcast.WithReadLimit(100))
+		s := newSite(t, onConnect, w.option(), tailcast.WithLimits(tailcast.Limits{MessageBytes: 100}))
 		want := 0
 		for _, c := range []struct {
 			name  string

@@ -45,17 +45,19 @@
 //
 // # Hooks
 //
-//	hook         called on                       how often              its error
-//	OnConnect    the request's goroutine         once, before any       closes the connection with it
-//	                                             message
-//	AfterRead    the connection's reader         for each data message  closes the connection with it
-//	BeforeClose  a goroutine of its own          exactly once           (it has none)
+//	hook          called on                how often                 its error
+//	Authenticate  the request's goroutine  once for each request     refuses it with 401
+//	Authorize     the request's goroutine  once for each topic       refuses the request with 403
+//	OnConnect     the request's goroutine  once, before any message  closes the connection with it
+//	AfterRead     the connection's reader  for each data message     closes the connection with it
+//	BeforeClose   a goroutine of its own   exactly once              (it has none)
 //
 // Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else, but Shutdown only with a
 // context that ends, since it waits for them. The time that AfterRead
 // takes does not count against the peer, but the next message is read only when it has returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
-// already), is counted in Stats, and goes to the logger, or where none is set to the server's ErrorLog.
+// already; Authenticate and Authorize: the request is answered 500), is counted in Stats, and goes to the logger, or where
+// none is set to the server's ErrorLog.
 //
 // # Close codes
 //
@@ -63,10 +65,11 @@
 //	1001  the hub is shut down
 //	1002  the peer broke the protocol
 //	1007  the peer sent text that is not UTF-8
-//	1008  the peer sent an absurd number of fragments
-//	1009  the peer's message is larger than WithReadLimit
+//	1008  the peer sent more messages than Limits.MessageRate, or an absurd number of fragments
+//	1009  the peer's message is larger than Limits.MessageBytes
 //	1011  Conn.Close with a cause that holds no *CloseError, a hook's error, or a hook's panic
 //	1013  a bare WebSocket was too slow: the reason says how many messages it missed
+//	4401  the Identity has expired
 //	else  the *CloseError that the cause holds
 //
 // BeforeClose is given the cause: what Close was called with, a hook's error or panic, or else what matches one of these.
@@ -100,10 +103,13 @@
 //	hub.Shutdown(stop)
 //	srv.Shutdown(stop)
 //
-// # What a page may do
+// # Strangers
 //
 // A browser's page is let in only from the hub's own origin, scheme, host and port alike, or from one of WithOrigins; a
 // request that the browser says comes from another site is refused. A hub that listens on a loopback address answers only to
-// localhost and to loopback addresses, or to WithHosts, since any page can have its name resolve there. A topic is served
-// only where a handler names it: see Hub.Handler.
+// localhost and to loopback addresses, or to WithHosts, since any page can have its name resolve there.
+//
+// WithAuthenticate says who a client is, and WithAuthorize what it may read. Without the latter, only the topics that a handler
+// names are served: see Hub.Handler. WithLimits bounds how many connections there are, in total and of a user or an address,
+// and what a connection may send.
 package tailcast

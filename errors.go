@@ -41,7 +41,7 @@ var (
 	ErrSubscribed = errors.New("already subscribed")
 	// ErrTopicName: a topic's name is too long, or is not text.
 	ErrTopicName = errors.New("bad topic name")
-	// ErrTooManyTopics: a connection may have 128 topics.
+	// ErrTooManyTopics: a connection may have as many as Limits.Topics says.
 	ErrTooManyTopics = errors.New("too many topics")
 )
 

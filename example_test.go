@@ -3,6 +3,7 @@ package tailcast_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -49,6 +50,34 @@ func ExampleHub_Handler() {
 			&tailcast.Tail{Path: "/var/log/access.log", Topic: "access.log"},
 			&tailcast.Tail{Path: "/var/log/error.log", Topic: "error.log", Start: tailcast.LastLines(50)}))
 	}()
+}
+
+// Cookies say who a client is, and each user may read topics of his own.
+func ExampleWithAuthenticate() {
+	sessions := map[string]tailcast.Identity{
+		"s3cr3t": {User: "alice", Expires: time.Now().Add(8 * time.Hour)},
+	}
+	hub := tailcast.New(
+		tailcast.WithAuthenticate(func(r *http.Request) (tailcast.Identity, error) {
+			cookie, err := r.Cookie("session")
+			if err != nil {
+				return tailcast.Identity{}, err
+			}
+			id, ok := sessions[cookie.Value]
+			if !ok {
+				return tailcast.Identity{}, errors.New("no such session")
+			}
+			return id, nil
+		}),
+		tailcast.WithAuthorize(func(_ context.Context, a tailcast.Access) error {
+			if a.Action == tailcast.ActionRead && strings.HasPrefix(a.Topic, a.Identity.User+"/") {
+				return nil
+			}
+			return fmt.Errorf("%s may not %s %s", a.Identity.User, a.Action, a.Topic)
+		}),
+		tailcast.WithLimits(tailcast.Limits{Connections: 10_000, ConnectionsPerUser: 20}),
+	)
+	http.Handle("GET /events", hub) // ?topic=alice/mail&topic=alice/jobs
 }
 
 // A chat in a few lines: what one client sends goes to all.

@@ -22,10 +22,10 @@ func (s *DiscardSocket) WriteSome(p []byte, _ time.Duration) (int, error) { retu
 // returns takes it out again.
 func (h *Hub) Attach(sock fanout.Socket) (detach func()) {
 	f := formatWebSocket
-	c := h.newConn(context.Background(), "bench", &f)
-	c.farewell = func(*CloseError) []byte { return nil }
 	req := &request{format: f, topics: []string{""}, start: map[string]start{"": {tail: 0}}}
-	h.open(c, req, fanout.Options{Socket: sock, Direct: true, Handler: &plainHandler{c}, Abort: func() {}})
+	c := h.newConn(context.Background(), "bench", req)
+	c.farewell = func(*CloseError) []byte { return nil }
+	h.open(c, req, fanout.Options{Socket: sock, Direct: true, Handler: &plainHandler{}, Abort: func() {}})
 	return func() {
 		c.end(nil)
 		<-c.sealed

@@ -754,3 +754,20 @@ func TestStalledViewersDoNotWipeHistory(t *testing.T) {
 		}
 	})
 }
+
+// A reader's last deadline came after the one of the connection's last second
+
+func TestTheHubDoesNotLingerWithWhoBrokeTheProtocol(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t)
+			ws := s.ws("")
+			ws.Conn.Write([]byte("\xff\x80\x00\x00\x00\x00"))
+			closed(t, ws, 1002)
+			time.Sleep(1100 * time.Millisecond)
+			if _, err := ws.Conn.Write([]byte("x")); err == nil {
+				t.Error("the connection is still open")
+			}
+		})
+	}
+}

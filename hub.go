@@ -29,7 +29,8 @@ type Hub struct {
 	gaps      atomic.Int64 // declared
 	catchups  atomic.Int64 // going on
 
-	wg sync.WaitGroup // what connections have running
+	seats seats
+	wg    sync.WaitGroup // what connections have running
 
 	mu      sync.Mutex // guards the rest
 	state   hubState
@@ -412,8 +413,8 @@ func (h *Hub) endSource(r *sourceRun) {
 	})
 }
 
-// admit adds a connection, unless the hub is closing.
-func (h *Hub) admit(c *Conn) bool {
+// add makes a connection known, unless the hub is closing.
+func (h *Hub) add(c *Conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state != hubOpen {

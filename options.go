@@ -1,8 +1,10 @@
 package tailcast
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -23,7 +25,9 @@ type config struct {
 	pongTimeout  time.Duration
 	heartbeat    time.Duration
 	writeTimeout time.Duration
-	readLimit    int64
+	limits       Limits
+	authenticate func(*http.Request) (Identity, error)
+	authorize    func(context.Context, Access) error
 	private      int
 	onConnect    []func(*Conn) error
 	afterRead    []func(*Conn, Inbound) error
@@ -41,7 +45,7 @@ func defaults() config {
 		pongTimeout:  10 * time.Second,
 		heartbeat:    15 * time.Second,
 		writeTimeout: 10 * time.Second,
-		readLimit:    64 << 10,
+		limits:       Limits{}.withDefaults(),
 		private:      256 << 10,
 		logger:       slog.New(slog.DiscardHandler),
 	}
@@ -105,11 +109,34 @@ func WithWriteTimeout(d time.Duration) Option {
 	return option(func(c *config) { c.writeTimeout = d })
 }
 
-// WithReadLimit sets how many bytes a message of a client may have, 64 KiB by default. A larger one closes its connection
-// with 1009.
-func WithReadLimit(bytes int64) Option {
-	must(bytes > 0, "WithReadLimit(%d): must be positive", bytes)
-	return option(func(c *config) { c.readLimit = bytes })
+// WithLimits sets what clients may take: see Limits for the defaults.
+func WithLimits(l Limits) Option {
+	l.check()
+	return option(func(c *config) { c.limits = l.withDefaults() })
+}
+
+// WithAuthenticate sets the function that finds out who sends a request. It is called for each request, on its goroutine, after
+// the checks of origin and method and before anything else; without it everybody is nobody in particular. What it keeps in
+// the Identity is what Conn.Identity returns, and WithAuthorize is asked about.
+//
+// An error refuses the request with 401 and a sentence that does not quote it. A *CloseError in the error says more: its
+// Reason is then the sentence, its Code, from 4400 to 4499, stands for the status 400 to 499, and 1013 for 503.
+//
+// A browser sends cookies and nothing else of use: neither a WebSocket nor an EventSource can set a header.
+func WithAuthenticate(f func(*http.Request) (Identity, error)) Option {
+	must(f != nil, "WithAuthenticate(nil)")
+	return option(func(c *config) { c.authenticate = f })
+}
+
+// WithAuthorize sets the function that decides what clients may do. It is called for each topic that a request asks for, or
+// that its handler serves where it names none, on the request's goroutine, with the request's context; and with it
+// Hub.ServeHTTP serves all topics that it allows, not only the default one. Without it, clients may read what their handler
+// serves and publish nothing. What the program itself does, Conn.Subscribe for one, is not asked about.
+//
+// An error refuses the request with 403; a *CloseError in it says more, as for WithAuthenticate.
+func WithAuthorize(f func(ctx context.Context, a Access) error) Option {
+	must(f != nil, "WithAuthorize(nil)")
+	return option(func(c *config) { c.authorize = f })
 }
 
 // WithOnConnect adds a hook that is called when a connection has been accepted, before it gets a message. An error closes the

@@ -54,7 +54,8 @@ func (c *config) admitPage(r *http.Request) (foreign string, err error) {
 	case ownOK && from == own:
 		return "", nil
 	}
-	return "", fmt.Errorf("A page of origin %s may not read from host %s, reached over %s: see tailcast.WithOrigins.",
+	return "", fmt.Errorf("A page of origin %s may not read from host %s, reached over %s: see tailcast.WithOrigins. "+
+		"If that is its own origin, a proxy in front must pass the header Host on, with the port, and set X-Forwarded-Proto.",
 		quote(strings.Join(said, ", ")), quote(r.Host), scheme)
 }
 
@@ -71,7 +72,7 @@ func scheme(r *http.Request) string {
 // rebinding): such a page's Host is its own name.
 func (c *config) admitHost(r *http.Request) error {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if local == nil || !loopback(local.String()) {
+	if local == nil || !loopback(local.String()) || r.Host == "" { // HTTP/1.0 needs no Host; a browser always sends one
 		return nil
 	}
 	o, ok := newOrigin("http", r.Host)

@@ -70,6 +70,8 @@ func TestStrangers(t *testing.T) {
 		{"DNS rebinding without an origin", local, "evil.example:8080", "", 403},
 		{"a name that begins like localhost", local, "localhost.evil.example", "", 403},
 		{"an address that is not loopback", local, "192.0.2.7:8080", "", 403},
+		{"no host, as in HTTP/1.0", local, "", "", 200},
+		{"no host, and a page", local, "", "Origin: http://evil.example", 403},
 		{"a host that was named", local, "logs.example", "Origin: http://logs.example", 200},
 		{"the loopback of the peer from outside", public, "localhost", "Origin: http://localhost", 200},
 	}
@@ -85,6 +87,32 @@ func TestStrangers(t *testing.T) {
 				}
 				if got := s.status(row.host, row.header); got != row.want {
 					t.Errorf("%s: host %q, %q: %d, want %d", row.name, row.host, row.header, got, row.want)
+				}
+			}
+		}
+	})
+}
+
+// TestARefusalNamesItsCure: what a page of the user's own meets behind a proxy that changes the Host or ends TLS without a word.
+func TestARefusalNamesItsCure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		for _, row := range []struct{ host, origin string }{
+			{"127.0.0.1:8080", "http://hub.example"},
+			{"hub.example", "http://hub.example:8080"},
+			{"hub.example", "https://hub.example"},
+		} {
+			nc := s.dial()
+			io.WriteString(nc, "GET / HTTP/1.1\r\nHost: "+row.host+"\r\nOrigin: "+row.origin+"\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			nc.Close()
+			for _, want := range []string{row.host, row.origin, "over http:", "WithOrigins", "pass the header Host on", "X-Forwarded-Proto"} {
+				if resp.StatusCode != 403 || !strings.Contains(string(body), want) {
+					t.Errorf("%v: %d %q; want %q in it", row, resp.StatusCode, body, want)
 				}
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +18,7 @@ import (
 	"github.com/tailcast/tailcast/internal/wsconn"
 )
 
-// ServeHTTP serves the default topic to one client, in the form that its request asks for, for as long as the connection
+// ServeHTTP serves one client, in the form that its request asks for, for as long as the connection
 // lives:
 //
 //	Upgrade: websocket          each message as one text (or binary) frame
@@ -28,21 +27,29 @@ import (
 //
 // The query is the same for all: since=POSITION (or topic=POSITION,…) goes on after that message, tail=N begins with the N
 // newest messages that the hub has, gaps=0 leaves out the lines that declare a loss. Last-Event-ID beats since beats tail.
-func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.serve(w, r, []string{""}) }
+//
+// It serves the default topic; with WithAuthorize, also those that the request names with topic=… (repeatable) and the client
+// may read.
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.serve(w, r, mount{topics: defaultTopic, open: h.cfg.authorize != nil})
+}
+
+var defaultTopic = []string{""}
 
 // Handler returns a handler like ServeHTTP that serves exactly these topics: all of them, or those that the request names
-// with topic=… (repeatable). It panics if there is none, or a name is not fit.
+// with topic=… (repeatable), as far as WithAuthorize lets the client read them. It panics if there is none, or a name is not
+// fit.
 func (h *Hub) Handler(topics ...string) http.Handler {
 	must(len(topics) > 0, "Handler: no topic")
-	must(len(topics) <= maxTopics, "Handler: %d topics, the limit is %d", len(topics), maxTopics)
+	must(len(topics) <= h.cfg.limits.Topics, "Handler: %d topics, the limit is %d", len(topics), h.cfg.limits.Topics)
 	for i, t := range topics {
 		err := checkTopic(t)
 		must(err == nil, "Handler: topic %q: %v", t, err)
 		must(!slices.Contains(topics[:i], t), "Handler: topic %q comes twice", t)
 	}
 	must(idBytes(topics) <= maxIDBytes, "Handler: the names of the topics are too long for an event's id, which holds them all")
-	topics = slices.Clone(topics)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, topics) })
+	m := mount{topics: slices.Clone(topics)}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, m) })
 }
 
 // maxIDBytes bounds what the names of a connection's topics take in an event's id: browsers send it back in a header, and
@@ -56,17 +63,24 @@ func idBytes(topics []string) (n int) {
 	return n
 }
 
-// A request is what a client asks for.
-type request struct {
-	format format
-	topics []string
-	start  map[string]start
+// A mount is what one handler serves.
+type mount struct {
+	topics []string // of a request that names none
+	open   bool     // a request may name others
 }
 
-func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mount []string) {
+// A request is what a client asks for.
+type request struct {
+	format   format
+	identity Identity
+	topics   []string
+	start    map[string]start
+}
+
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 	foreign, err := h.cfg.admitPage(r)
 	if err != nil {
-		h.refuse(w, http.StatusForbidden, err.Error())
+		h.refuse(w, r, refusalf(http.StatusForbidden, "%v", err))
 		return
 	}
 	allowOrigin(w.Header(), foreign)
@@ -76,14 +90,24 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mount []string) {
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		h.refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("This is a stream: GET it, %s has no meaning here.", r.Method))
+		h.refuse(w, r, refusalf(http.StatusMethodNotAllowed, "This is a stream: GET it, %s has no meaning here.", quote(r.Method)))
 		return
 	}
-	req, status, err := parseRequest(r, mount)
+	req, no := h.admit(r, m)
+	if no != nil {
+		h.refuse(w, r, no)
+		return
+	}
+	if h.closing() {
+		h.refuseForNow(w, r, req, "The server is shutting down; try again in a few seconds.", sseFarewell(errShutdown))
+		return
+	}
+	leave, err := h.seats.take(&h.cfg.limits, req.identity.User, r.RemoteAddr)
 	if err != nil {
-		h.refuse(w, status, err.Error())
+		h.refuseForNow(w, r, req, err.Error(), sseError(err.Error()))
 		return
 	}
+	defer leave()
 	if req.format.transport == formatWebSocket.transport {
 		h.serveWebSocket(w, r, req)
 	} else {
@@ -91,42 +115,79 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mount []string) {
 	}
 }
 
-func (h *Hub) refuse(w http.ResponseWriter, status int, sentence string) {
+// refuseForNow answers a client that may come back later. An EventSource never comes back after anything but 200, so it gets
+// that, with the advice to come back and last as its end (WHATWG HTML, 9.2.3).
+func (h *Hub) refuseForNow(w http.ResponseWriter, r *http.Request, req *request, sentence string, last []byte) {
+	if req.format.transport != formatSSE.transport {
+		h.refuse(w, r, refusalf(http.StatusServiceUnavailable, "%s", sentence))
+		return
+	}
 	h.refused.Add(1)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	http.Error(w, sentence, status)
+	streamHeader(w.Header(), &req.format)
+	_, _ = w.Write(append(sseHello(), last...))
 }
 
-func (h *Hub) refuseClosed(w http.ResponseWriter) {
-	w.Header().Set("Retry-After", "5")
-	h.refuse(w, http.StatusServiceUnavailable, "The server is shutting down; try again in a few seconds.")
+// admit finds out who the client is, what it asks for, and whether it may have that.
+func (h *Hub) admit(r *http.Request, m mount) (*request, *refusal) {
+	id, no := h.identify(r)
+	if no != nil {
+		return nil, no
+	}
+	req, no := h.parseRequest(r, m)
+	if no != nil {
+		return nil, no
+	}
+	req.identity = id
+	for _, t := range req.topics {
+		if no := h.authorize(r.Context(), Access{Identity: id, Action: ActionRead, Topic: t, Remote: r.RemoteAddr}); no != nil {
+			return nil, no
+		}
+	}
+	return req, nil
 }
 
-// parseRequest reads what the client asks for. On error, status and the error's text are the answer.
-func parseRequest(r *http.Request, mount []string) (*request, int, error) {
+// parseRequest reads what the client asks for.
+func (h *Hub) parseRequest(r *http.Request, m mount) (*request, *refusal) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("The query cannot be read: %w.", err)
+		return nil, refusalf(http.StatusBadRequest, "The query cannot be read: %v.", err)
 	}
-	req := &request{format: chooseFormat(r), topics: mount, start: make(map[string]start)}
+	req := &request{format: chooseFormat(r), topics: m.topics, start: make(map[string]start)}
 	if asked, ok := q["topic"]; ok {
-		for i, t := range asked {
-			if !slices.Contains(mount, t) {
-				return nil, http.StatusForbidden, fmt.Errorf("topic %s is not served here.", quote(t))
-			}
-			if slices.Contains(asked[:i], t) {
-				return nil, http.StatusBadRequest, fmt.Errorf("topic %s comes twice.", quote(t))
-			}
+		if no := h.checkTopics(asked, m, &req.format); no != nil {
+			return nil, no
 		}
 		req.topics = asked
 	}
-	if req.format.gaps, err = parseGaps(q); err != nil {
-		return nil, http.StatusBadRequest, err
+	if req.format.gaps, err = parseGaps(q); err == nil {
+		err = req.parseStart(r, q)
 	}
-	if err := req.parseStart(r, q); err != nil {
-		return nil, http.StatusBadRequest, err
+	if err != nil {
+		return nil, refusalf(http.StatusBadRequest, "%v", err)
 	}
-	return req, 0, nil
+	return req, nil
+}
+
+// checkTopics reports what is wrong with the topics that a request names.
+func (h *Hub) checkTopics(asked []string, m mount, f *format) *refusal {
+	if most := h.cfg.limits.Topics; len(asked) > most {
+		return refusalf(http.StatusBadRequest, "%d topics, the limit is %d.", len(asked), most)
+	}
+	for i, t := range asked {
+		err := checkTopic(t)
+		switch {
+		case !m.open && !slices.Contains(m.topics, t):
+			return refusalf(http.StatusForbidden, "topic %s is not served here.", quote(t))
+		case err != nil:
+			return refusalf(http.StatusBadRequest, "topic %s: %v.", quote(t), err)
+		case slices.Contains(asked[:i], t):
+			return refusalf(http.StatusBadRequest, "topic %s comes twice.", quote(t))
+		}
+	}
+	if f.transport == formatSSE.transport && idBytes(asked) > maxIDBytes {
+		return refusalf(http.StatusBadRequest, "The names of the topics are too long for an event's id, which holds them all.")
+	}
+	return nil
 }
 
 // quote shows a value of the client's in a sentence, but no more than a little of it.
@@ -140,8 +201,8 @@ func quote(s string) string {
 
 func chooseFormat(r *http.Request) format {
 	switch {
-	case headerHas(r.Header, "Upgrade", "websocket"):
-		return formatWebSocket
+	case headerHas(r.Header, "Upgrade", "websocket"), r.Header.Get("Sec-WebSocket-Key") != "":
+		return formatWebSocket // also if a proxy has dropped the Upgrade: then it is told so, instead of a stream that it can't read
 	case headerHas(r.Header, "Accept", "text/event-stream"):
 		return formatSSE
 	}
@@ -228,15 +289,15 @@ func (req *request) setSince(topic string, p Position, back bool) {
 // close meanwhile, nothing of it remains.
 func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.several.Store(len(req.topics) > 1)
-	c.asked = req.start
 	o.Hello = c.hello
 	o.Rewrite = c.several.Load() && c.format.transport != formatWebSocket.transport
 	o.Failed = func(err error) { c.end(writeCause(err)) }
 	c.fan = h.pool.Add(o)
-	if !h.admit(c) {
+	if !h.add(c) {
 		c.fan.Cancel()
 		return false
 	}
+	c.expire()
 	c.fan.Wake() // says hello
 	for _, f := range h.cfg.onConnect {
 		if err := c.guard(func() error { return f(c) }); err != nil {
@@ -253,26 +314,19 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 }
 
 func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) {
-	if h.closing() {
-		h.refuseClosed(w)
-		return
-	}
-	c := h.newConn(r.Context(), r.RemoteAddr, &req.format)
+	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	c.farewell = func(ce *CloseError) []byte {
 		return wire.AppendFrame(nil, wire.OpClose, wsconn.ClosePayload(ce.Code, ce.Reason))
 	}
-	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.readLimit, Control: c.control})
+	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control})
 	if err != nil {
 		h.refused.Add(1)
-		if errors.Is(err, wsconn.ErrHijack) { // the 101 is in net/http's buffer: there is no other answer left
-			panic(http.ErrAbortHandler)
-		}
 		return // the client has been told
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)
 	opened := h.open(c, req, fanout.Options{
-		Socket: sock, Direct: direct, Handler: &plainHandler{c},
+		Socket: sock, Direct: direct, Handler: &plainHandler{},
 		Abort:    func() { nc.Close() },
 		LastRead: func() int64 { return c.lastHeard(ws.LastRead()) },
 		Ping:     func(dst []byte) []byte { return wire.AppendFrame(dst, wire.OpPing, nil) },
@@ -306,6 +360,9 @@ const (
 func (c *Conn) control(op wsconn.Opcode, payload []byte) {
 	switch op {
 	case wsconn.OpPong:
+		if !c.meter.take(time.Now()) {
+			c.end(c.tooFast())
+		}
 		c.fan.SendPong(payload)
 	case wsconn.OpClose:
 		c.mu.Lock()
@@ -319,11 +376,17 @@ func (c *Conn) control(op wsconn.Opcode, payload []byte) {
 // readAll reads until the client closes, something fails, or the connection has been closed here and the client has
 // answered or run out of time.
 func (c *Conn) readAll(ws *wsconn.Conn) {
+	set := make(chan struct{})
 	stop := context.AfterFunc(c.ctx, func() {
+		defer close(set)
 		<-c.sealed
 		_ = ws.NetConn().SetReadDeadline(time.Now().Add(closeTime))
 	})
-	defer stop()
+	defer func() {
+		if !stop() {
+			<-set // or it would come after the deadline of Linger
+		}
+	}()
 	for {
 		data, binary, err := ws.Read()
 		if err != nil {
@@ -376,23 +439,8 @@ func (h *Hub) closing() bool {
 	return h.state != hubOpen
 }
 
-// panicked reports a hook's panic: to the logger, or else where net/http would have.
-func (h *Hub) panicked(c *Conn, p *PanicError) {
-	h.panics.Add(1)
-	if h.cfg.logger.Enabled(c.ctx, 8) {
-		h.cfg.logger.Error("hook panicked", "conn", c.id, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
-		return
-	}
-	srv, _ := c.ctx.Value(http.ServerContextKey).(*http.Server)
-	if srv != nil && srv.ErrorLog != nil {
-		srv.ErrorLog.Printf("tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
-		return
-	}
-	fmt.Fprintf(os.Stderr, "tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
-}
-
 // A plainHandler is the fanout.Handler of a bare WebSocket.
-type plainHandler struct{ *Conn }
+type plainHandler struct{ lagger }
 
 // Quiet is not used: a WebSocket has pings.
 func (p *plainHandler) Quiet(dst []byte) []byte { return dst }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -20,34 +21,35 @@ import (
 
 // serveStream serves a client that reads a response without end.
 func (h *Hub) serveStream(w http.ResponseWriter, r *http.Request, req *request) {
-	if err := canStream(w); err != nil {
-		h.refuse(w, http.StatusInternalServerError, err.Error())
+	points, err := flushPoints(w)
+	if err != nil {
+		h.refuse(w, r, refusalf(http.StatusInternalServerError, "%v", err))
 		return
 	}
 	streamHeader(w.Header(), &req.format)
-	if h.closing() {
-		h.refuseStream(w, &req.format)
-		return
-	}
 	if r.Method == http.MethodHead {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	c := h.newConn(r.Context(), r.RemoteAddr, &req.format)
+	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	if takeable(w, r) {
 		h.serveTaken(c, w, r, req)
 	} else {
-		h.serveResponse(c, w, r, req)
+		h.serveResponse(c, w, r, req, points)
 	}
 }
 
 // serveResponse writes a stream through its ResponseWriter: HTTP/2, and whatever stands behind middleware.
-func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req *request) {
+func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req *request, points []http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
-	sock := newResponseSocket(w)
+	sock := newResponseSocket(w, points)
 	defer sock.close()
-	if err := sock.flush(h.cfg.writeTimeout); err != nil {
+	if err := sock.timed(h.cfg.writeTimeout, sock.flush); err != nil {
 		h.refused.Add(1)
+		var p *PanicError
+		if errors.As(err, &p) { // an empty 200 would look like a stream that has ended
+			panic(p.Value)
+		}
 		return
 	}
 	sock.late = func() { c.end(ErrWriteTimeout) }
@@ -57,17 +59,6 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	_ = c.fan.Run(r.Context()) // Failed is told
 	<-c.sealed
 	c.leave()
-}
-
-// refuseStream answers while the hub is closing. An EventSource never comes back after anything but 200, so it gets that,
-// with the advice to come back later (WHATWG HTML, 9.2.3).
-func (h *Hub) refuseStream(w http.ResponseWriter, f *format) {
-	if f.transport != formatSSE.transport {
-		h.refuseClosed(w)
-		return
-	}
-	h.refused.Add(1)
-	_, _ = w.Write(append(sseHello(), sseFarewell(errShutdown)...))
 }
 
 // takeable reports whether the connection can be taken over from net/http: HTTP/1, and nothing wrapped around its
@@ -83,7 +74,7 @@ func takeable(w http.ResponseWriter, r *http.Request) bool {
 func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *request) {
 	nc, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		h.refuse(w, http.StatusInternalServerError, "The connection cannot be taken over: "+err.Error()+".")
+		h.refuse(w, r, refusalf(http.StatusInternalServerError, "The connection cannot be taken over: %v.", err))
 		return
 	}
 	defer nc.Close()
@@ -142,17 +133,33 @@ func writeCause(err error) error {
 	return err
 }
 
-// canStream reports whether w, or a writer that it wraps, can flush; and which type is in the way otherwise.
-func canStream(w http.ResponseWriter) error {
-	for {
-		switch t := w.(type) {
-		case http.Flusher, interface{ FlushError() error }:
-			return nil
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = t.Unwrap()
-		default:
-			return fmt.Errorf("Streaming is not possible behind %T: it has neither Flush nor Unwrap.", w)
+// flushPoints returns the writers that have to be flushed, in this order; and an error that says which type is in the way
+// where a flush does not get through. Mostly it is w alone: its Flush calls that of the writer inside, and so on. But many a
+// Flush does nothing, or panics, where the writer inside has no Flush but only Unwrap; so that one is flushed too.
+func flushPoints(w http.ResponseWriter) ([]http.ResponseWriter, error) {
+	points := []http.ResponseWriter{w}
+	flushing, wrapped := false, false // the writers outside: the last one has a Flush; one of them has
+	for outer := w; ; {
+		_, flusher := w.(http.Flusher)
+		if flushing && !flusher {
+			points = append(points, w)
 		}
+		_, other := w.(interface{ FlushError() error })
+		flushing = flusher || other
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		switch {
+		case ok:
+			wrapped = wrapped || flushing
+			w = u.Unwrap()
+			continue
+		case !flushing:
+			return nil, fmt.Errorf("Streaming is not possible behind %T: it has neither Flush nor Unwrap.", w)
+		}
+		if encoding := w.Header().Get("Content-Encoding"); encoding != "" && outer != w && !wrapped {
+			return nil, fmt.Errorf("Streaming is not possible behind %T: its Content-Encoding is %s, and nothing that compresses has a Flush.",
+				outer, quote(encoding))
+		}
+		return points, nil
 	}
 }
 
@@ -171,18 +178,23 @@ func streamHeader(h http.Header, f *format) {
 // WriteTimeout, meant for whole responses, does not end a stream; and none between writes, since over HTTP/2 a deadline that
 // passes ends the stream though nothing is being written.
 type responseSocket struct {
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	late func() // called when a write does not return though its time is up
-	slow bool
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	points []*http.ResponseController // see flushPoints
+	late   func()                     // called when a write does not return though its time is up
+	slow   bool
 
 	mu   sync.Mutex // guards the rest, and setting a deadline
 	over bool       // the handler has returned, or is about to: w must not be touched
 	cut  bool       // by abort
 }
 
-func newResponseSocket(w http.ResponseWriter) *responseSocket {
-	return &responseSocket{w: w, rc: http.NewResponseController(w)}
+func newResponseSocket(w http.ResponseWriter, points []http.ResponseWriter) *responseSocket {
+	s := &responseSocket{w: w, rc: http.NewResponseController(w)}
+	for _, p := range points {
+		s.points = append(s.points, http.NewResponseController(p))
+	}
+	return s
 }
 
 // TryWrite cannot be had from a ResponseWriter.
@@ -211,7 +223,7 @@ func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err 
 	err = s.timed(timeout, func() error {
 		_, err := s.w.Write(p)
 		if err == nil {
-			err = s.rc.Flush()
+			err = s.flush()
 		}
 		return err
 	})
@@ -222,7 +234,32 @@ func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err 
 	return len(p), nil
 }
 
-func (s *responseSocket) flush(timeout time.Duration) error { return s.timed(timeout, s.rc.Flush) }
+// flush flushes all that has to be flushed.
+func (s *responseSocket) flush() error {
+	last := len(s.points) - 1
+	for _, p := range s.points[:last] {
+		if err := flushPart(p); err != nil {
+			return err
+		}
+	}
+	return s.points[last].Flush()
+}
+
+// flushPart flushes where there is another writer to be flushed behind. A Flush that misses the method of the writer inside
+// has done its own part, though it panics or says so.
+func flushPart(p *http.ResponseController) (err error) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil, *runtime.TypeAssertionError:
+		default:
+			panic(v)
+		}
+	}()
+	if err = p.Flush(); errors.Is(err, http.ErrNotSupported) {
+		err = nil
+	}
+	return err
+}
 
 // timed calls write with a deadline. A ResponseWriter that panics, as some middleware does to end a request, fails.
 func (s *responseSocket) timed(timeout time.Duration, write func() error) (err error) {
@@ -287,7 +324,7 @@ func (s *responseSocket) close() {
 func streamHandler(c *Conn) fanout.Handler {
 	if c.format.transport == formatSSE.transport {
 		c.hello, c.farewell = sseHello(), sseFarewell
-		return &sseHandler{c}
+		return &sseHandler{Conn: c}
 	}
 	c.farewell = func(*CloseError) []byte { return nil }
 	return &textHandler{Conn: c}
@@ -302,8 +339,15 @@ func sseFarewell(ce *CloseError) []byte {
 	return wire.AppendSSEControl(nil, "bye", wire.AppendBye(nil, ce.Code, ce.Reason, reconnectAdvice()), nil)
 }
 
+func sseError(reason string) []byte {
+	return wire.AppendSSEControl(nil, "error", wire.AppendError(nil, reason), nil)
+}
+
 // An sseHandler writes what an event stream needs beside its messages.
-type sseHandler struct{ *Conn }
+type sseHandler struct {
+	lagger
+	*Conn
+}
 
 // Quiet tells the client where it stands: a block of only an id, which EventSource remembers and does not dispatch. So a
 // client that has not got a message for long, or none yet, resumes from here.
@@ -379,6 +423,7 @@ func place(sub *fanout.Sub) stream.Position {
 
 // A textHandler writes plain text as tail -f does.
 type textHandler struct {
+	lagger
 	*Conn
 	last    *fanout.Sub // whose line was written last; touched only in the connection's turn
 	partial bool        // that line has no end yet

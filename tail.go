@@ -44,6 +44,9 @@ type Tail struct {
 	Topic string
 	// Start is where a file that exists at the first Run begins: at its end, by default.
 	Start Start
+	// Checkpoint is a file that keeps the place up to which lines were published, so that a restart goes on there. Not in this
+	// version: where it is set, Run returns an error that matches errors.ErrUnsupported.
+	Checkpoint string
 	// Rotated is a glob of the names that rotation gives to Path. By default the usual ones are known: app.log.1,
 	// app.log-20260101, app-20260101.log.
 	Rotated string
@@ -136,6 +139,9 @@ func (t *Tail) publisher() (*publisher, context.CancelCauseFunc) {
 func (t *Tail) Run(ctx context.Context, pub Publisher) error {
 	if t.Path == "" {
 		return Permanent(errors.New("tailcast: tail: Path is empty"))
+	}
+	if t.Checkpoint != "" {
+		return Permanent(later("Tail.Checkpoint"))
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

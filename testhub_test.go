@@ -71,7 +71,12 @@ func (s *site) dial() *testnet.Conn {
 
 func (s *site) ws(query string) *testnet.WS {
 	s.t.Helper()
-	ws, _, err := testnet.NewWS(s.dial(), "hub.example", "/"+query, nil)
+	return s.wsWith(query, nil)
+}
+
+func (s *site) wsWith(query string, header http.Header) *testnet.WS {
+	s.t.Helper()
+	ws, _, err := testnet.NewWS(s.dial(), "hub.example", "/"+query, header)
 	if err != nil {
 		s.t.Fatal(err)
 	}

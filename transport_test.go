@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tailcast/tailcast"
@@ -176,30 +177,167 @@ func receiveWS(srv *httptest.Server, line string, count int, ready chan struct{}
 	return nil
 }
 
-func TestAnOpaqueWrapperIsNamed(t *testing.T) {
-	hub := tailcast.New()
-	defer hub.Close()
-	for name, h := range map[string]http.Handler{
-		"tailcast_test.opaque": hidden(hub),
-		"*http.timeoutWriter":  http.TimeoutHandler(hub, time.Minute, ""),
-	} {
-		srv := httptest.NewServer(h)
-		for _, header := range []http.Header{
-			{"Accept": {"text/event-stream"}},
-			{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}},
+// TestACurtailedHandshake: what a proxy passes on of a WebSocket's handshake that was not told to pass on all of it.
+func TestACurtailedHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		for _, c := range []struct{ proto, header, want string }{
+			{"HTTP/1.0", "Connection: close", "over HTTP/1.0, without the header Connection: Upgrade, without the header Upgrade: websocket. A proxy"},
+			{"HTTP/1.1", "Connection: close", "without the header Connection: Upgrade, without the header Upgrade: websocket. A proxy"},
+			{"HTTP/1.1", "Connection: close|Upgrade: websocket", "came without the header Connection: Upgrade. A proxy"},
+			{"HTTP/1.1", "Connection: Upgrade", "came without the header Upgrade: websocket. A proxy"},
+			{"HTTP/1.0", "Connection: Upgrade|Upgrade: websocket", "came over HTTP/1.0. A proxy"},
 		} {
-			req, _ := http.NewRequestWithContext(context.Background(), "GET", srv.URL, nil)
-			req.Header = header
-			resp, err := http.DefaultClient.Do(req)
+			nc := s.dial()
+			io.WriteString(nc, "GET / "+c.proto+"\r\nHost: hub.example\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
+				lines(c.header)+"\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if resp.StatusCode != 500 || !strings.Contains(string(body), name) {
-				t.Errorf("%v: %d %q, want the name %s", header, resp.StatusCode, body, name)
+			nc.Close()
+			if resp.StatusCode != 426 || resp.Header.Get("Upgrade") != "websocket" || !strings.Contains(string(body), c.want) {
+				t.Errorf("%s, %s: %d %v %q; want %q", c.proto, c.header, resp.StatusCode, resp.Header, body, c.want)
 			}
 		}
+		if n := s.hub.Stats().Refused; n != 5 {
+			t.Errorf("%d requests were refused, want 5", n)
+		}
+	})
+}
+
+func TestTheTypeInTheWayIsNamed(t *testing.T) {
+	hub := tailcast.New()
+	defer hub.Close()
+	asserting := wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return asserts{w} })
+	for _, c := range []struct {
+		name   string
+		h      http.Handler
+		stream string // which is named to a stream, "" for none
+		ws     string
+	}{
+		{"opaque", hidden(hub), "tailcast_test.opaque", "tailcast_test.opaque"},
+		{"http.TimeoutHandler", http.TimeoutHandler(hub, time.Minute, ""), "*http.timeoutWriter", "*http.timeoutWriter"},
+		{"http.TimeoutHandler behind a Flush and a Hijack", http.TimeoutHandler(asserting, time.Minute, ""), "*http.timeoutWriter", "*http.timeoutWriter"},
+		{"a compressor without Flush", compressed(hub), "tailcast_test.seeThrough", ""},
+	} {
+		srv := httptest.NewServer(c.h)
+		ask := func(name string, header http.Header) {
+			if name == "" {
+				return
+			}
+			req, _ := http.NewRequestWithContext(context.Background(), "GET", srv.URL, nil)
+			req.Header = header
+			resp, err := (&http.Transport{DisableCompression: true, DisableKeepAlives: true}).RoundTrip(req)
+			if err != nil {
+				t.Errorf("%s, %v: %v", c.name, header, err)
+				return
+			}
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != 500 || !strings.Contains(string(body), name) {
+				t.Errorf("%s, %v: %d %q, want the name %s", c.name, header, resp.StatusCode, body, name)
+			}
+		}
+		ask(c.stream, http.Header{"Accept": {"text/event-stream"}})
+		ask(c.ws, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}})
 		srv.Close()
 	}
+}
+
+// compressed says that it compresses, and hides the Flush that would let it.
+func compressed(h http.Handler) http.Handler {
+	return wrap(h, func(w http.ResponseWriter) http.ResponseWriter {
+		w.Header().Set("Content-Encoding", "gzip")
+		return seeThrough{w}
+	})
+}
+
+// asserts has methods that work only over a writer that has them too, as many a wrapper does: they do nothing over another
+// one, and insists panics.
+type (
+	asserts struct{ http.ResponseWriter }
+	insists struct{ http.ResponseWriter }
+)
+
+func (w asserts) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w insists) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w asserts) Flush() {
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+func (w asserts) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if h, ok := w.ResponseWriter.(http.Hijacker); ok {
+		return h.Hijack()
+	}
+	return nil, nil, errors.New("no Hijack inside")
+}
+
+func (w insists) Flush() { w.ResponseWriter.(http.Flusher).Flush() }
+
+func (w insists) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.ResponseWriter.(http.Hijacker).Hijack()
+}
+
+// What such a Flush does not reach would stay in the server's buffer.
+func TestAFlushThatMissesTheWriterInside(t *testing.T) {
+	for name, with := range map[string]func(http.ResponseWriter) http.ResponseWriter{
+		"does nothing":         func(w http.ResponseWriter) http.ResponseWriter { return asserts{seeThrough{w}} },
+		"panics":               func(w http.ResponseWriter) http.ResponseWriter { return insists{seeThrough{w}} },
+		"does nothing, within": func(w http.ResponseWriter) http.ResponseWriter { return insists{asserts{seeThrough{seeThrough{w}}}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hub := tailcast.New()
+				s := serveSite(t, hub, wrap(hub, with))
+				text, sse, ws := s.get(""), s.sse(""), s.ws("")
+				for _, m := range numbered(1, 3) {
+					synctest.Wait()
+					s.publish(m)
+					text.lines(m)
+					sse.events(m)
+					frames(t, ws, m)
+				}
+			})
+		})
+	}
+}
+
+type panicsInFlush struct{ seeThrough }
+
+func (panicsInFlush) Flush() { panic(http.ErrAbortHandler) }
+
+// An answer of 200 without a body would look like a stream that has ended.
+func TestAPanicOfTheFirstFlushIsNoAnswer(t *testing.T) {
+	hub := tailcast.New()
+	defer hub.Close()
+	srv := httptest.NewServer(wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return panicsInFlush{seeThrough{w}} }))
+	defer srv.Close()
+	if resp, err := http.Get(srv.URL); err == nil {
+		t.Errorf("the answer is %s", resp.Status)
+		resp.Body.Close()
+	}
+}
+
+// Once the closing handshake is over, a client that leaves its socket open may hold up nobody for more than a second.
+func TestAClientThatKeepsItsSocketIsNotWaitedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		for range 100 {
+			ws := s.ws("")
+			ws.WriteClose(1000, "")
+			closed(t, ws, 1000)
+		}
+		began := time.Now()
+		if err := s.hub.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("Shutdown took %v", took)
+		}
+	})
 }

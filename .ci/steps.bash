@@ -31,6 +31,8 @@ components() {
 	have logrotate logrotate
 	have chromium chromium
 	have curl curl ca-certificates
+	have nginx nginx # what these two start as services is in nobody's way: the tests start their own, on free ports
+	have haproxy haproxy
 	have cc gcc libc6-dev # the race detector needs cgo
 	if ((${#packages[@]})); then
 		apt-get update -qq
@@ -39,6 +41,7 @@ components() {
 	(cd itest && npm ci --no-audit --no-fund --loglevel=error)
 	go version
 	echo "node $(node --version), $(logrotate --version 2>&1 | head -1), $(curl --version | head -1 | cut -d' ' -f1,2), $(chromium --version 2>/dev/null)"
+	echo "$(nginx -v 2>&1), $(haproxy -v | head -1)"
 }
 
 # nested prints the directories of the modules below this one.

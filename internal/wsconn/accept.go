@@ -7,11 +7,15 @@ package wsconn
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
+	"strings"
+	"time"
 )
 
 // DefaultReadLimit is the largest message in bytes that Read accepts unless Options.ReadLimit says otherwise.
@@ -28,20 +32,22 @@ type Options struct {
 	Control func(op Opcode, payload []byte)
 }
 
-// ErrHijack is in Accept's error if a wrapper around the ResponseWriter has a Hijack method, but it failed. That shows only after
-// the 101 has been given to the writer, where it still lies unsent in the server's buffer. Then nothing can be answered anymore, and
-// the server would read the client's frames as a request; so the caller does best to panic with http.ErrAbortHandler, which closes the connection.
-var ErrHijack = errors.New("the connection could not be taken from the server")
-
 // Accept performs the server's handshake on a request and takes its connection over. On failure it has answered the request with a
-// sentence that says why, except for ErrHijack.
+// sentence that says why.
 //
 // It works behind any middleware that http.ResponseController can see through. When it returns a Conn, the 101 has been written
-// to the socket. The caller must call Release on the Conn and close its NetConn.
+// to the socket, past the middleware: many a writer holds a status back until there is a body, and the client would wait forever.
+// The caller must call Release on the Conn and close its NetConn.
 func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 	if r.ProtoMajor > 1 {
 		err := fmt.Errorf("a WebSocket needs HTTP/1.1 here, and this request came over %s", r.Proto)
 		http.Error(w, err.Error(), http.StatusHTTPVersionNotSupported)
+		return nil, err
+	}
+	if err := curtailed(r); err != nil {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, err.Error(), http.StatusUpgradeRequired)
 		return nil, err
 	}
 	if in := innermost(w); in != nil {
@@ -60,12 +66,50 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 	return c, nil
 }
 
-// innermost returns nil if w leads to an http.Hijacker, else the last writer on the way, the one at fault.
-func innermost(w http.ResponseWriter) http.ResponseWriter {
-	for {
-		if _, ok := w.(http.Hijacker); ok {
-			return nil
+// curtailed says what a handshake lacks that a proxy has not passed on. They drop both headers unless they are told otherwise (RFC 9110,
+// 7.6.1), and some speak HTTP/1.0 to the server.
+func curtailed(r *http.Request) error {
+	var lacks []string
+	if !r.ProtoAtLeast(1, 1) {
+		lacks = append(lacks, "over "+r.Proto)
+	}
+	for _, h := range [][2]string{{"Connection", "Upgrade"}, {"Upgrade", "websocket"}} {
+		if !names(r.Header[h[0]], h[1]) {
+			lacks = append(lacks, "without the header "+h[0]+": "+h[1])
 		}
+	}
+	if lacks == nil {
+		return nil
+	}
+	return fmt.Errorf("The request for a WebSocket came %s. A proxy in front must speak HTTP/1.1 to the server and pass the headers Connection and Upgrade on.",
+		strings.Join(lacks, ", "))
+}
+
+// names reports whether a comma-separated header has a token in it.
+func names(values []string, token string) bool {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// innermost returns nil if w leads to an http.Hijacker, else the last writer on the way, the one at fault. A Hijack outside of it
+// would not help: it asks the writer inside.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	w = last(w)
+	if _, ok := w.(http.Hijacker); ok {
+		return nil
+	}
+	return w
+}
+
+// last is the writer that w and its like are wrapped around.
+func last(w http.ResponseWriter) http.ResponseWriter {
+	for {
 		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
 			return w
@@ -74,16 +118,15 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// handshake is the ResponseWriter that the library gets. All but Hijack goes on to the caller's writer, so that middleware sees the 101.
+// handshake is the ResponseWriter that the library gets. A refusal goes on to the caller's writer; the 101 waits for the connection.
 type handshake struct {
 	w        http.ResponseWriter
 	tap      *tap
-	switched bool // the 101 has been given to w
+	switched bool // the library has given its 101: what it says after that is not for the client
 }
 
 func (h *handshake) Header() http.Header { return h.w.Header() }
 
-// After the 101 nothing more can be answered, though the library tries to if Hijack fails.
 func (h *handshake) Write(p []byte) (int, error) {
 	if h.switched {
 		return 0, http.ErrBodyNotAllowed
@@ -95,19 +138,28 @@ func (h *handshake) WriteHeader(code int) {
 	if h.switched {
 		return
 	}
-	h.switched = code == http.StatusSwitchingProtocols
-	h.w.WriteHeader(code)
+	if h.switched = code == http.StatusSwitchingProtocols; !h.switched {
+		h.w.WriteHeader(code)
+	}
 }
 
-// Hijack takes the connection from the server and returns the tap in its place.
+// Hijack takes the connection from the server, writes the 101 and returns the tap in the connection's place.
 func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	writeHeaderNow(h.w)
 	conn, brw, err := hijack(h.w)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %T: %w", ErrHijack, h.w, err)
+		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
+			h.Header().Del(name)
+		}
+		err = fmt.Errorf("a WebSocket needs the connection itself, and %T does not give it: %w", last(h.w), err)
+		http.Error(h.w, err.Error(), http.StatusInternalServerError)
+		return nil, nil, err
 	}
 	if brw != nil {
 		h.tap.ahead = drain(brw)
+	}
+	if err := writeSwitch(conn, h.Header()); err != nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("write the 101: %w", err)
 	}
 	h.tap.Conn = conn
 	h.tap.touch()
@@ -120,25 +172,30 @@ const (
 	writeBuffer = 256
 )
 
-// writeHeaderNow serves gin, whose writer holds a status back until it is told.
-func writeHeaderNow(w http.ResponseWriter) {
-	for {
-		if now, ok := w.(interface{ WriteHeaderNow() }); ok {
-			now.WriteHeaderNow()
-			return
-		}
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return
-		}
-		w = u.Unwrap()
+// switchTime is how long the 101 may take: the socket has room for it, unless the client reads nothing of what it asked for before.
+const switchTime = 10 * time.Second
+
+func writeSwitch(conn net.Conn, header http.Header) error {
+	header = header.Clone()
+	header.Del("Content-Length")
+	header.Del("Transfer-Encoding")
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = header.Write(&b) // it escapes line ends; a Buffer does not fail
+	b.WriteString("\r\n")
+	if err := conn.SetWriteDeadline(time.Now().Add(switchTime)); err != nil {
+		return err
 	}
+	if _, err := conn.Write(b.Bytes()); err != nil {
+		return err
+	}
+	return conn.SetWriteDeadline(time.Time{})
 }
 
 // hijack is http.ResponseController's Hijack. Where a wrapper has a Hijack method that fails, it tries the writer inside: many a
 // wrapper asserts http.Hijacker on a writer that only has Unwrap.
 func hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
-	conn, brw, err := http.NewResponseController(w).Hijack()
+	conn, brw, err := hijackOne(w)
 	for err != nil {
 		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
@@ -146,13 +203,27 @@ func hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
 		}
 		w = u.Unwrap()
 		var inner error
-		if conn, brw, inner = http.NewResponseController(w).Hijack(); inner == nil {
+		if conn, brw, inner = hijackOne(w); inner == nil {
 			return conn, brw, nil
 		} else if !errors.Is(inner, http.ErrNotSupported) {
 			err = inner
 		}
 	}
 	return conn, brw, nil
+}
+
+// hijackOne makes an error of the panic of a wrapper that is sure of the writer inside, as gin's is.
+func hijackOne(w http.ResponseWriter) (conn net.Conn, brw *bufio.ReadWriter, err error) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case *runtime.TypeAssertionError:
+			err = v
+		default:
+			panic(v)
+		}
+	}()
+	return http.NewResponseController(w).Hijack()
 }
 
 // drain returns a copy of what the server has read ahead of the handshake, sends what it has not flushed, and frees both buffers.

@@ -101,6 +101,7 @@ func (c *Conn) read() (data []byte, binary bool, err error) {
 	c.tap.allow(2*c.limit + 64<<10)
 	defer c.tap.allow(0)
 	b := c.buf[:0]
+	binary, checked := typ == libraryBinary, 0
 	for {
 		if len(b) == cap(b) {
 			b = slices.Grow(b, max(firstBuffer, len(b)))
@@ -114,13 +115,36 @@ func (c *Conn) read() (data []byte, binary bool, err error) {
 			// The library reports a connection that ends inside a message as io.EOF too, as if the message were whole.
 			return nil, false, err
 		}
+		if !binary {
+			whole := len(b) - startedRune(b[checked:])
+			if !utf8.Valid(b[checked:whole]) {
+				return nil, false, c.badText()
+			}
+			checked = whole
+		}
 	}
-	c.buf = b
-	if binary = typ == libraryBinary; !binary && !utf8.Valid(b) {
-		c.outgoing(OpClose, ClosePayload(1007, "text that is not valid UTF-8"))
-		return nil, false, errText
+	if c.buf = b; !binary && checked < len(b) {
+		return nil, false, c.badText()
 	}
 	return b, binary, nil
+}
+
+func (c *Conn) badText() error {
+	c.outgoing(OpClose, ClosePayload(1007, errText.Error()))
+	return errText
+}
+
+// startedRune returns how many bytes at the end of p may be the beginning of a rune whose rest is still to come.
+func startedRune(p []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(p); n++ {
+		if last := p[len(p)-n:]; utf8.RuneStart(last[0]) {
+			if utf8.FullRune(last) {
+				break
+			}
+			return n
+		}
+	}
+	return 0
 }
 
 var errText = errors.New("text that is not valid UTF-8")
@@ -137,6 +161,8 @@ func (c *Conn) verdict(err error) error {
 		return net.ErrClosed
 	case c.tap.err == errFlood:
 		c.outgoing(OpClose, ClosePayload(1008, "too many fragments for one message"))
+	case c.tap.err == errLength:
+		c.outgoing(OpClose, ClosePayload(1002, errLength.Error()))
 	case c.tap.err != nil:
 		return c.tap.err
 	case c.tap.shut.Load():

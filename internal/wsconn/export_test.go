@@ -10,3 +10,8 @@ func (d *Dissector) Held() int { return len(d.d.part) }
 
 // LibraryWrites does what the library does to send a frame.
 func (c *Conn) LibraryWrites(p []byte) { c.tap.Write(p) }
+
+// Lengths is the check of the client's lengths, for the fuzz target.
+type Lengths struct{ l lengths }
+
+func (l *Lengths) Feed(p []byte) (n int, ok bool) { return l.l.feed(p) }

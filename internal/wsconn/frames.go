@@ -100,6 +100,36 @@ func parseHeader(frame []byte) (header int, size uint64, ok bool) {
 	return header, size, true
 }
 
+// lengths follows the frames of the client as they come, in whatever pieces, from header to header.
+type lengths struct {
+	head [maxHeader]byte
+	have int    // bytes of a header that has not ended
+	skip uint64 // bytes of payload still to come
+}
+
+// feed returns how many bytes of p may go on, and false if the frame that comes next has a length that is not written in its
+// shortest form (RFC 6455, 5.2).
+func (l *lengths) feed(p []byte) (n int, ok bool) {
+	for n < len(p) {
+		if l.skip > 0 {
+			pass := min(l.skip, uint64(len(p)-n))
+			l.skip -= pass
+			n += int(pass)
+			continue
+		}
+		l.head[l.have] = p[n]
+		l.have++
+		if _, size, whole := parseHeader(l.head[:l.have]); whole {
+			if wide := l.head[1] & 0x7f; wide == 126 && size < 126 || wide == 127 && size < 1<<16 {
+				return n, false // without its last byte the header is of no use to the library
+			}
+			l.have, l.skip = 0, size
+		}
+		n++
+	}
+	return n, true
+}
+
 // ClosePayload returns the payload of a Close frame. The reason is made valid UTF-8 and cut to 123 bytes between two runes. The codes
 // that RFC 6455 keeps off the wire (1005, 1006, 1015) and those below 1000 give an empty payload.
 func ClosePayload(code int, reason string) []byte {

@@ -18,14 +18,20 @@ type tap struct {
 	// Read and write state, of the goroutine that is in Conn.Read.
 	ahead   []byte // bytes that the server had read with the handshake
 	err     error  // what the network reported; never set while the library has what it needs
+	fault   error  // what err becomes when the library has had what came before
+	in      lengths
 	limited bool
 	left    int64 // if limited: bytes that may still be read
 	out     dissector
 	emit    func(op Opcode, payload []byte)
 }
 
-// errFlood ends the reading of a message that costs many times its own bytes.
-var errFlood = errors.New("too many bytes for one message")
+var (
+	// errFlood ends the reading of a message that costs many times its own bytes.
+	errFlood = errors.New("too many bytes for one message")
+	// errLength ends the reading at a frame whose length takes more bytes than it needs. The library lets it pass.
+	errLength = errors.New("a length that is not written in its shortest form")
+)
 
 // allow bounds what is read from the network by n bytes, 0 for no bound. The library counts only payload; without this a message
 // of a million empty fragments would cost no limit.
@@ -34,6 +40,22 @@ func (t *tap) allow(n int64) { t.limited, t.left = n > 0, n }
 func (t *tap) touch() { t.last.Store(int64(time.Since(t.base))) }
 
 func (t *tap) Read(p []byte) (int, error) {
+	n, err := t.read(p)
+	good, ok := t.in.feed(p[:n])
+	if ok {
+		return n, err
+	}
+	if t.fault = errLength; good == 0 {
+		t.err = t.fault
+		return 0, t.err
+	}
+	return good, nil
+}
+
+func (t *tap) read(p []byte) (int, error) {
+	if t.err == nil {
+		t.err = t.fault
+	}
 	switch {
 	case t.err != nil:
 		return 0, t.err

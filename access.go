@@ -1,0 +1,174 @@
+package tailcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+)
+
+// An Identity is who a connection belongs to.
+type Identity struct {
+	// User names the user; "" = nobody in particular.
+	User string
+	// Expires is when the identity ends; zero = never. Within a second the connection is closed with 4401.
+	Expires time.Time
+	// Value is whatever the application wants to keep with it. The hub does not look at it.
+	Value any
+}
+
+// An Action is something that a client wants to do in a topic.
+type Action string
+
+const (
+	// ActionRead is to get the topic's messages.
+	ActionRead Action = "read"
+	// ActionPublish is to publish in the topic.
+	ActionPublish Action = "publish"
+)
+
+// An Access is what a client wants to do, for WithAuthorize to decide on.
+type Access struct {
+	Identity Identity // of WithAuthenticate; zero without it
+	Action   Action
+	Topic    string // valid as a topic's name; whether it exists is not known
+	Remote   string // the client's address, as http.Request.RemoteAddr tells it
+}
+
+// AllowAllTopics is for WithAuthorize: everybody may read all topics, and nobody may publish.
+func AllowAllTopics(_ context.Context, a Access) error {
+	if a.Action == ActionRead {
+		return nil
+	}
+	return errors.New("clients may only read")
+}
+
+// A refusal is the answer to a request that does not become a connection.
+type refusal struct {
+	status   int
+	sentence string
+	err      error // behind it, for the log; never sent
+}
+
+func (r *refusal) Error() string { return r.sentence }
+
+func refusalf(status int, format string, args ...any) *refusal {
+	return &refusal{status: status, sentence: fmt.Sprintf(format, args...)}
+}
+
+// refusalFor is the answer where the application's err refuses a request: status, unless err holds a CloseError that says
+// more. The codes 4400 to 4499 stand for the HTTP statuses 400 to 499, and 1013 stands for 503.
+func refusalFor(err error, status int, sentence string) *refusal {
+	r := &refusal{status: status, sentence: sentence, err: err}
+	var ce *CloseError
+	if !errors.As(err, &ce) || ce == nil {
+		return r
+	}
+	if ce.Reason != "" {
+		r.sentence = ce.Reason
+	}
+	switch {
+	case 4400 <= ce.Code && ce.Code <= 4499:
+		r.status = ce.Code - 4000
+	case ce.Code == 1013:
+		r.status = http.StatusServiceUnavailable
+	}
+	return r
+}
+
+// identify finds out who sends a request.
+func (h *Hub) identify(r *http.Request) (id Identity, _ *refusal) {
+	if h.cfg.authenticate == nil {
+		return Identity{}, nil
+	}
+	err := h.ask(r.Context(), func() (err error) { id, err = h.cfg.authenticate(r); return err })
+	var panicked *PanicError
+	switch {
+	case errors.As(err, &panicked):
+		return Identity{}, &refusal{http.StatusInternalServerError, "The server cannot tell who you are: something is wrong with it.", err}
+	case err != nil:
+		return Identity{}, refusalFor(err, http.StatusUnauthorized, "You are not known here: authenticate first.")
+	case !id.Expires.IsZero() && !time.Now().Before(id.Expires):
+		return Identity{}, refusalf(http.StatusUnauthorized, "What you authenticate with has expired.")
+	}
+	return id, nil
+}
+
+// authorize finds out whether a client may do something.
+func (h *Hub) authorize(ctx context.Context, a Access) *refusal {
+	if h.cfg.authorize == nil {
+		return nil
+	}
+	err := h.ask(ctx, func() error { return h.cfg.authorize(ctx, a) })
+	var panicked *PanicError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &panicked):
+		return &refusal{http.StatusInternalServerError, "The server cannot tell what you may do: something is wrong with it.", err}
+	}
+	return refusalFor(err, http.StatusForbidden, fmt.Sprintf("You may not %s topic %s.", a.Action, quote(a.Topic)))
+}
+
+// ask calls a function of the application, and turns its panic into an error.
+func (h *Hub) ask(ctx context.Context, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p := &PanicError{Value: v, Stack: debug.Stack()}
+			h.panicked(ctx, p)
+			err = p
+		}
+	}()
+	return f()
+}
+
+// panicked reports the panic of a function of the application: to the logger, or else where net/http would have.
+func (h *Hub) panicked(ctx context.Context, p *PanicError, attrs ...any) {
+	h.panics.Add(1)
+	if h.cfg.logger.Enabled(ctx, slog.LevelError) {
+		h.cfg.logger.Error("hook panicked", append(attrs, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))...)
+		return
+	}
+	srv, _ := ctx.Value(http.ServerContextKey).(*http.Server)
+	if srv != nil && srv.ErrorLog != nil {
+		srv.ErrorLog.Printf("tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
+}
+
+// refuse answers a request that does not become a connection.
+func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	h.refused.Add(1)
+	head := w.Header()
+	head.Set("X-Content-Type-Options", "nosniff")
+	head.Set("Cache-Control", "no-store")
+	switch {
+	case no.status == http.StatusUnauthorized && head["Www-Authenticate"] == nil:
+		head.Set("WWW-Authenticate", "Bearer") // RFC 9110, 11.6.1 asks for one; no browser opens a dialogue for this
+	case no.status == http.StatusServiceUnavailable:
+		head.Set("Retry-After", strconv.Itoa(retryAfter()))
+	}
+	h.cfg.logger.Debug("request refused", "status", no.status, "reason", no.sentence, "remote", r.RemoteAddr, "error", no.err)
+	http.Error(w, no.sentence, no.status)
+}
+
+// retryAfter is how many seconds a client should wait before it comes back, spread so that not all come at once.
+func retryAfter() int { return 3 + rand.IntN(5) }
+
+// expire closes the connection when its identity ends.
+func (c *Conn) expire() {
+	if c.identity.Expires.IsZero() {
+		return
+	}
+	t := time.AfterFunc(time.Until(c.identity.Expires), func() {
+		c.end(&CloseError{Code: 4401, Reason: "what you authenticated with has expired"})
+	})
+	context.AfterFunc(c.ctx, func() { t.Stop() })
+}

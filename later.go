@@ -1,0 +1,158 @@
+package tailcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"time"
+)
+
+// The signatures in this file are frozen, so that programs can be planned on them; their work comes in a later version. Until
+// then calls return an error that matches errors.ErrUnsupported, and options panic.
+
+func later(what string) error {
+	return fmt.Errorf("tailcast: %s: not in this version: %w", what, errors.ErrUnsupported)
+}
+
+func laterOption(name string) Option {
+	must(false, "%s: not in this version", name)
+	return nil
+}
+
+// Subscribe lets the program itself watch a topic, from just after the message at from; the zero Position stands for "from now
+// on", Earliest() for all that can be had. An error is final, and comes once and last. Breaking off the loop unsubscribes.
+//
+// Not in this version: it yields an error that matches errors.ErrUnsupported.
+func (h *Hub) Subscribe(ctx context.Context, topic string, from Position) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) { yield(Message{}, later("Subscribe")) }
+}
+
+// WaitLag waits until no viewer of the topic is more than this many bytes behind, for programs that want to pace themselves by
+// their slowest viewer.
+//
+// Not in this version: it returns an error that matches errors.ErrUnsupported.
+func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error { return later("WaitLag") }
+
+// A PushResult says what became of a push.
+type PushResult struct {
+	Matched int // connections of the user that have the topic
+	Queued  int // of these, those that will get the message
+	Dropped int // of these, those whose queue had no room
+}
+
+// Push sends a message to all connections of a user that have the topic.
+//
+// Not in this version: it returns an error that matches errors.ErrUnsupported.
+func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushResult, error) {
+	return PushResult{}, later("Push")
+}
+
+// PushHandler returns a handler of POST {"userId","event","message"}, which calls Push. auth decides who may; without it
+// nobody may.
+//
+// Not in this version: the handler answers 501.
+func (h *Hub) PushHandler(auth func(*http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.refuse(w, r, refusalf(http.StatusNotImplemented, "%v", later("PushHandler")))
+	})
+}
+
+// Drop unsubscribes all connections of a user from a topic, and returns how many.
+//
+// Not in this version: it returns an error that matches errors.ErrUnsupported.
+func (h *Hub) Drop(ctx context.Context, user, topic string) (int, error) { return 0, later("Drop") }
+
+// Disconnect closes all connections of a user with a cause, and returns how many.
+//
+// Not in this version: it returns an error that matches errors.ErrUnsupported.
+func (h *Hub) Disconnect(ctx context.Context, user string, cause error) (int, error) {
+	return 0, later("Disconnect")
+}
+
+// Presence yields the users that have connections with the topic, each once.
+//
+// Not in this version: it yields nobody.
+func (h *Hub) Presence(topic string) iter.Seq[string] { return func(func(string) bool) {} }
+
+// A LagPolicy says what happens to a viewer that has fallen out of what is kept in memory. This version has LagCatchUp only.
+type LagPolicy int
+
+const (
+	// LagCatchUp serves it from the topic's Replayer until it has caught up; without one, it is told what it missed.
+	LagCatchUp LagPolicy = iota
+	// LagSkip tells it what it missed, and goes on with the oldest message that is in memory.
+	LagSkip
+	// LagClose closes it with 1013.
+	LagClose
+)
+
+// A TopicConfig changes options for some topics. A zero field changes nothing.
+type TopicConfig struct {
+	Retention Retention
+	Backlog   int
+	Lag       LagPolicy
+}
+
+// WithTopicConfig changes options for the topics whose names match pattern, in the syntax of path.Match.
+//
+// Not in this version: it panics.
+func WithTopicConfig(pattern string, c TopicConfig) Option { return laterOption("WithTopicConfig") }
+
+// WithRegistration lets a WebSocket say who it is after it was opened, with a message {"token","event"}.
+//
+// Not in this version: it panics.
+func WithRegistration(f func(ctx context.Context, token string) (Identity, error)) Option {
+	return laterOption("WithRegistration")
+}
+
+// WithFlushInterval holds small messages up to d, so that many go out with one write. Default 0: each goes out at once.
+//
+// Not in this version: it panics.
+func WithFlushInterval(d time.Duration) Option { return laterOption("WithFlushInterval") }
+
+// WithCompression compresses messages of at least 512 bytes for the WebSockets that can read it (RFC 7692), each message once
+// for all of them, with a level of compress/flate. Off by default.
+//
+// Not in this version: it panics.
+func WithCompression(level int) Option { return laterOption("WithCompression") }
+
+// WithDetach returns from the handler after a WebSocket's upgrade, which saves the memory of its goroutine. It ends the
+// request's context, and middleware sees the request end.
+//
+// Not in this version: it panics.
+func WithDetach() Option { return laterOption("WithDetach") }
+
+// WithLagPolicy sets what happens to a viewer that has fallen out of what is kept in memory: LagCatchUp by default.
+//
+// Not in this version: it panics on the others.
+func WithLagPolicy(p LagPolicy) Option {
+	if p == LagCatchUp {
+		return option(func(*config) {})
+	}
+	return laterOption("WithLagPolicy")
+}
+
+// WithFilter adds a parameter to the query: compile makes a filter of its value, which is run once for each message and
+// distinct value. Its error refuses the request with 400.
+//
+// Not in this version: it panics.
+func WithFilter(name string, compile func(value string) (func(*Message) bool, error)) Option {
+	return laterOption("WithFilter")
+}
+
+// A Backplane is a log that several hubs share. Publish returns when the log has stored the messages; Run publishes what the
+// log has stored, in its order, and only that reaches viewers; Replay reads its past.
+//
+// Not in this version: nothing takes one.
+type Backplane interface {
+	Source
+	Publisher
+	Replayer
+}
+
+// WithBackplane makes the hub one of several that share a log.
+//
+// Not in this version: it panics.
+func WithBackplane(b Backplane) Option { return laterOption("WithBackplane") }

@@ -255,7 +255,7 @@ func TestCloseCodesAtThePage(t *testing.T) {
 			opts: []tailcast.Option{hook(&tailcast.CloseError{Code: 1008, Reason: "not here"})},
 			act:  func(v *visitor, _ *tailcast.Conn) { v.order("send", 5) }},
 		{cause: "200 KB with a limit of 1000 bytes", code: 1009, reason: "a message may have 1000 bytes",
-			opts: []tailcast.Option{tailcast.WithReadLimit(1000)},
+			opts: []tailcast.Option{tailcast.WithLimits(tailcast.Limits{MessageBytes: 1000})},
 			act:  func(v *visitor, _ *tailcast.Conn) { v.order("send", 200_000) }},
 		{cause: "AfterRead returns an error", code: 1011, opts: []tailcast.Option{hook(errors.New("a secret"))},
 			act: func(v *visitor, _ *tailcast.Conn) { v.order("send", 5) }},

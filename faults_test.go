@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/internal/testnet"
 )
 
 type wrapW struct{ http.ResponseWriter }
@@ -752,5 +753,52 @@ func TestStalledViewersDoNotWipeHistory(t *testing.T) {
 		if n < 3000 {
 			t.Errorf("10 viewers of another topic that read nothing: of 3001 messages (%d bytes, limit 8 MiB) %d are left", first, n)
 		}
+	})
+}
+
+// A stuckListener's connections take every byte, of which the peer acknowledges none.
+type (
+	stuckListener struct{ *testnet.Listener }
+	stuck         struct{ *testnet.Conn }
+)
+
+func (l stuckListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return stuck{nc.(*testnet.Conn)}, nil
+}
+
+func (s stuck) Unacked() (int, bool) { return 1, true }
+
+// Close returns late: the reader learns of it first.
+func (s stuck) Close() error {
+	defer time.Sleep(time.Second)
+	return s.Conn.Close()
+}
+
+// A stream that is given up ends with its cause, and not with what that did to its reader.
+func TestAStuckStreamEndsWithItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		hub := tailcast.New(w.option())
+		l := testnet.Listen()
+		srv := &http.Server{Handler: hub}
+		served := make(chan struct{})
+		go func() { srv.Serve(stuckListener{l}); close(served) }()
+		nc, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		openStream(t, nc, "/", "Accept: text/event-stream")
+		if cause := <-w.ended; !errors.Is(cause, tailcast.ErrWriteTimeout) {
+			t.Errorf("the cause of its end: %v", cause)
+		}
+		hub.Close()
+		srv.Close()
+		<-served
+		nc.Close()
+		time.Sleep(2 * time.Second) // Close
 	})
 }

@@ -108,6 +108,9 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}
+	if werr := c.fan.Err(); werr != nil { // the socket is gone because the write side failed: that is the cause
+		c.end(werr)
+	}
 	c.end(fmt.Errorf("tailcast: the client has gone: %w", err))
 	c.fan.Abort(err)
 	<-c.sealed

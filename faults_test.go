@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -800,5 +801,48 @@ func TestAStuckStreamEndsWithItsCause(t *testing.T) {
 		<-served
 		nc.Close()
 		time.Sleep(2 * time.Second) // Close
+	})
+}
+
+// What Publish has taken, every viewer gets, also if Shutdown is called in the same moment.
+func TestShutdownSendsWhatPublishHasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 200 {
+			hub := tailcast.New()
+			s := serveSite(t, hub, hub)
+			var viewers []*reader
+			for range 3 {
+				viewers = append(viewers, s.get(""))
+			}
+			synctest.Wait()
+			var taken atomic.Int64
+			var publishers sync.WaitGroup
+			for range 4 {
+				publishers.Go(func() {
+					for hub.Publish(t.Context(), tailcast.Message{Data: []byte("x")}) == nil {
+						taken.Add(1)
+						runtime.Gosched()
+					}
+				})
+			}
+			go func() {
+				for taken.Load() < 100 {
+					runtime.Gosched()
+				}
+				hub.Shutdown(t.Context())
+			}()
+			publishers.Wait()
+			for i, v := range viewers {
+				all, err := io.ReadAll(v)
+				if got := int64(len(all) / 2); err != nil || got != taken.Load() {
+					t.Errorf("viewer %d got %d of %d messages, %v", i, got, taken.Load(), err)
+				}
+				v.nc.Close()
+			}
+			synctest.Wait()
+			if t.Failed() {
+				return
+			}
+		}
 	})
 }

@@ -29,7 +29,8 @@ type Hub struct {
 	gaps      atomic.Int64 // declared
 	catchups  atomic.Int64 // going on
 
-	wg sync.WaitGroup // what connections have running
+	wg      sync.WaitGroup // what connections have running
+	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu      sync.Mutex // guards the rest
 	state   hubState
@@ -101,6 +102,7 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 	if err != nil {
 		return fmt.Errorf("tailcast: publish: %w", err)
 	}
+	defer h.appends.Done()
 	h.append(claims, msgs)
 	return nil
 }
@@ -124,7 +126,8 @@ func (h *Hub) check(m *Message) error {
 	return checkTopic(m.Topic)
 }
 
-// claim appends to claims one for each topic of the messages, after making sure that pub may publish there.
+// claim appends to claims one for each topic of the messages, after making sure that pub may publish there. Then the caller
+// owes appends a Done.
 func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -156,6 +159,7 @@ func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, er
 			pub.topics.LoadOrStore(claims[i].topic, nil)
 		}
 	}
+	h.appends.Add(1)
 	return claims, nil
 }
 
@@ -260,6 +264,7 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.beginClosing()
+	h.appends.Wait() // a viewer that has everything before would miss them
 	sources := make(chan struct{})
 	go func() { h.running.Wait(); close(sources) }()
 	for c := range h.Conns() {

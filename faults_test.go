@@ -846,3 +846,38 @@ func TestShutdownSendsWhatPublishHasTaken(t *testing.T) {
 		}
 	})
 }
+
+// A client that gets its Close frame and never answers is not waited for any longer than the context says.
+func TestShutdownDoesNotWaitForAnswers(t *testing.T) {
+	for name, shutdown := range map[string]func(*tailcast.Hub) error{
+		"Shutdown": func(h *tailcast.Hub) error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := h.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "hook") {
+				return fmt.Errorf("Shutdown = %w", err)
+			}
+			return nil
+		},
+		"Close": (*tailcast.Hub).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				ws := s.ws("")
+				s.sse("")
+				s.get("")
+				synctest.Wait()
+				start := time.Now()
+				if err := shutdown(s.hub); err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > 1500*time.Millisecond {
+					t.Errorf("it took %v", d)
+				}
+				if op, p, err := ws.ReadFrame(); op != 8 {
+					t.Errorf("the client was not told: %d %q %v", op, p, err)
+				}
+			})
+		})
+	}
+}

@@ -271,6 +271,7 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)
+	c.socket = bottom(nc)
 	opened := h.open(c, req, fanout.Options{
 		Socket: sock, Direct: direct, Handler: &plainHandler{c},
 		Abort:    func() { nc.Close() },

@@ -90,6 +90,7 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	sock, direct := fanout.NewSocket(nc)
 	handler := streamHandler(c)
 	c.hello = append(responseHead(r, w.Header()), c.hello...)
+	c.socket = bottom(nc)
 	if !h.open(c, req, fanout.Options{Socket: sock, Direct: direct, Abort: func() { nc.Close() }, Handler: handler}) {
 		return
 	}

@@ -881,3 +881,43 @@ func TestShutdownDoesNotWaitForAnswers(t *testing.T) {
 		})
 	}
 }
+
+// lateHijack lets something happen while a connection is being taken over, and lateFlush while a stream begins.
+type (
+	lateHijack struct {
+		seeThrough
+		f func()
+	}
+	lateFlush struct {
+		seeThrough
+		f func()
+	}
+)
+
+func (l lateHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	l.f()
+	return http.NewResponseController(l.ResponseWriter).Hijack()
+}
+
+func (l lateFlush) FlushError() error {
+	l.f()
+	return http.NewResponseController(l.ResponseWriter).Flush()
+}
+
+// A client whose connection opens while the hub begins to close is told, as all others are.
+func TestWhoComesDuringShutdownIsTold(t *testing.T) {
+	serve := func(t *testing.T, wrap func(w http.ResponseWriter, f func()) http.ResponseWriter) *site {
+		hub := tailcast.New()
+		return serveSite(t, hub, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			hub.ServeHTTP(wrap(w, func() { hub.Shutdown(t.Context()) }), r)
+		}))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(w http.ResponseWriter, f func()) http.ResponseWriter { return lateHijack{seeThrough{w}, f} })
+		closed(t, s.ws(""), 1001)
+		s = serve(t, func(w http.ResponseWriter, f func()) http.ResponseWriter { return lateFlush{seeThrough{w}, f} })
+		if e, err := s.sse("").event(); err != nil || e.name != "bye" {
+			t.Errorf("the event stream ends with %+v, %v", e, err)
+		}
+	})
+}

@@ -252,6 +252,12 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	return true
 }
 
+// tooLate says goodbye to a client whose connection has opened while the hub began to close.
+func (h *Hub) tooLate(c *Conn, s fanout.Socket) {
+	h.refused.Add(1)
+	_, _ = s.WriteSome(append(c.hello, c.farewell(errShutdown)...), h.cfg.writeTimeout)
+}
+
 func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) {
 	if h.closing() {
 		h.refuseClosed(w)
@@ -280,8 +286,9 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 		Pong:     func(dst, data []byte) []byte { return wire.AppendFrame(dst, wire.OpPong, data) },
 	})
 	if !opened {
+		h.tooLate(c, sock)
+		ws.Linger(lingerTime, lingerBytes)
 		nc.Close()
-		ws.Release()
 		return
 	}
 	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })

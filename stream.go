@@ -51,6 +51,7 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 		return
 	}
 	if !h.open(c, req, fanout.Options{Socket: sock, Resident: true, Abort: sock.abort, Handler: streamHandler(c)}) {
+		h.tooLate(c, sock)
 		return
 	}
 	_ = c.fan.Run(r.Context()) // Failed is told
@@ -92,6 +93,7 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	c.hello = append(responseHead(r, w.Header()), c.hello...)
 	c.socket = bottom(nc)
 	if !h.open(c, req, fanout.Options{Socket: sock, Direct: direct, Abort: func() { nc.Close() }, Handler: handler}) {
+		h.tooLate(c, sock)
 		return
 	}
 	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })

@@ -921,3 +921,28 @@ func TestWhoComesDuringShutdownIsTold(t *testing.T) {
 		}
 	})
 }
+
+// Shutdown may be called by several at once: a program and its server, for one.
+func TestShutdownAtTheSameTime(t *testing.T) {
+	for range 50 {
+		hub := tailcast.New()
+		srv := httptest.NewServer(hub)
+		for range 4 {
+			resp, err := http.Get(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { io.Copy(io.Discard, resp.Body); resp.Body.Close() }()
+		}
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() {
+				if err := hub.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		srv.Close()
+	}
+}

@@ -267,8 +267,9 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	h.appends.Wait() // a viewer that has everything before would miss them
 	sources := make(chan struct{})
 	go func() { h.running.Wait(); close(sources) }()
+	var drains sync.WaitGroup // not wg: another Shutdown may be waiting for that
 	for c := range h.Conns() {
-		h.wg.Go(func() { c.drain(errShutdown) })
+		drains.Go(func() { c.drain(errShutdown) })
 	}
 	var err error
 	for _, ch := range []<-chan struct{}{h.idle, sources} {
@@ -283,6 +284,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		go func() { <-sources; <-h.idle; h.finishClosing() }()
 		return errors.Join(err, errStragglers)
 	}
+	drains.Wait()
 	h.finishClosing()
 	return err
 }

@@ -81,7 +81,11 @@ func failed(fail context.CancelCauseFunc, err error) {
 func shutdown(hub *tailcast.Hub, srv *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx))
+	err := errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // who takes nothing is cut off, which is not this program's failure
+	}
+	return err
 }
 
 //go:embed web

@@ -49,6 +49,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	srv := &http.Server{
 		Handler:           routes(hub, cfg.logs),
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second, // for a body that never comes; streams are not bound by it
 		IdleTimeout:       time.Minute,
 	}
 	wg.Go(func() { failed(fail, hub.Run(ctx, sources...)) })

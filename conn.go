@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -37,6 +38,7 @@ type Conn struct {
 	several  atomic.Bool              // an event's id holds the positions of all topics
 	asked    map[string]start         // what the request said of topics, also of those that a hook may add
 	meter    meter                    // of what it sends; its reader's
+	socket   net.Conn                 // below TLS; nil if it is not ours
 	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
 
 	hooking atomic.Bool  // AfterRead is running: the peer is not to be blamed for silence
@@ -234,8 +236,21 @@ func (c *Conn) drain(cause error) {
 	}
 }
 
-// cut ends the write side of a client that has no more time.
-func (c *Conn) cut() { c.fan.Abort(errShutdown) }
+// cut ends a client that has no more time: its write side, and the wait for its answer to the last bytes.
+func (c *Conn) cut() {
+	c.fan.Abort(errShutdown)
+	if c.socket != nil {
+		c.socket.Close()
+	}
+}
+
+// bottom returns the connection below TLS, whose Close would wait to say so.
+func bottom(nc net.Conn) net.Conn {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return nc
+}
 
 // finish runs the hooks, says goodbye and sees the write side to its end.
 func (c *Conn) finish(hooks []func(*Conn, error), cause error) {

@@ -94,14 +94,27 @@
 //
 // # Shutdown
 //
-// http.Server.Shutdown ends no stream, and waits only for those that net/http writes, which alone http.Server.Close ends. Call
-// Hub.Shutdown first, which sends every viewer the rest and says goodbye, then the server's:
+// http.Server.Shutdown ends no stream. It waits, for as long as it may, for those that are responses still (HTTP/2, and behind
+// middleware), and not at all for WebSockets and for streams whose connection was taken over, which it no longer knows.
+// Hub.Shutdown ends all of them: it sends every viewer the rest, says goodbye, and waits. Call it first, then the server's:
 //
 //	<-ctx.Done()
 //	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 //	defer cancel()
 //	hub.Shutdown(stop)
 //	srv.Shutdown(stop)
+//
+// Who comes meanwhile is told to come back later. Where the server's Shutdown comes first, since it is called by code that knows
+// of no hub, it can begin the hub's:
+//
+//	srv.RegisterOnShutdown(func() {
+//		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+//		defer cancel()
+//		hub.Shutdown(stop)
+//	})
+//
+// But it waits neither for that function nor for what it no longer knows, and a program that ends then cuts off its viewers.
+// So wait for the hub after it, with another hub.Shutdown(stop), which joins the first one: see the example of Hub.Shutdown.
 //
 // # Strangers
 //

@@ -8,6 +8,8 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/signal"
 	"strings"
 	"time"
 
@@ -78,6 +80,33 @@ func ExampleWithAuthenticate() {
 		tailcast.WithLimits(tailcast.Limits{Connections: 10_000, ConnectionsPerUser: 20}),
 	)
 	http.Handle("GET /events", hub) // ?topic=alice/mail&topic=alice/jobs
+}
+
+// Where http.Server.Shutdown comes first, it begins the hub's, and the program waits for both.
+func ExampleHub_Shutdown() {
+	hub := tailcast.New()
+	srv := &http.Server{Addr: "127.0.0.1:8080", Handler: hub, ReadHeaderTimeout: 5 * time.Second}
+	srv.RegisterOnShutdown(func() {
+		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		hub.Shutdown(stop)
+	})
+
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		srv.Shutdown(stop) // waits for responses, but not for WebSockets, for most streams, and for what was registered
+		hub.Shutdown(stop) // does
+	}()
+	if err := srv.ListenAndServe(); err != http.ErrServerClosed {
+		log.Fatal(err)
+	}
+	<-ended // ListenAndServe returns as soon as Shutdown begins
 }
 
 // A chat in a few lines: what one client sends goes to all.

@@ -18,11 +18,13 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/internal/testnet"
 )
 
 type wrapW struct{ http.ResponseWriter }
@@ -769,5 +771,195 @@ func TestTheHubDoesNotLingerWithWhoBrokeTheProtocol(t *testing.T) {
 				t.Error("the connection is still open")
 			}
 		})
+	}
+}
+
+// A stuckListener's connections take every byte, of which the peer acknowledges none.
+type (
+	stuckListener struct{ *testnet.Listener }
+	stuck         struct{ *testnet.Conn }
+)
+
+func (l stuckListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return stuck{nc.(*testnet.Conn)}, nil
+}
+
+func (s stuck) Unacked() (int, bool) { return 1, true }
+
+// Close returns late: the reader learns of it first.
+func (s stuck) Close() error {
+	defer time.Sleep(time.Second)
+	return s.Conn.Close()
+}
+
+// A stream that is given up ends with its cause, and not with what that did to its reader.
+func TestAStuckStreamEndsWithItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		hub := tailcast.New(w.option())
+		l := testnet.Listen()
+		srv := &http.Server{Handler: hub}
+		served := make(chan struct{})
+		go func() { srv.Serve(stuckListener{l}); close(served) }()
+		nc, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		openStream(t, nc, "/", "Accept: text/event-stream")
+		if cause := <-w.ended; !errors.Is(cause, tailcast.ErrWriteTimeout) {
+			t.Errorf("the cause of its end: %v", cause)
+		}
+		hub.Close()
+		srv.Close()
+		<-served
+		nc.Close()
+		time.Sleep(2 * time.Second) // Close
+	})
+}
+
+// What Publish has taken, every viewer gets, also if Shutdown is called in the same moment.
+func TestShutdownSendsWhatPublishHasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 200 {
+			hub := tailcast.New()
+			s := serveSite(t, hub, hub)
+			var viewers []*reader
+			for range 3 {
+				viewers = append(viewers, s.get(""))
+			}
+			synctest.Wait()
+			var taken atomic.Int64
+			var publishers sync.WaitGroup
+			for range 4 {
+				publishers.Go(func() {
+					for hub.Publish(t.Context(), tailcast.Message{Data: []byte("x")}) == nil {
+						taken.Add(1)
+						runtime.Gosched()
+					}
+				})
+			}
+			go func() {
+				for taken.Load() < 100 {
+					runtime.Gosched()
+				}
+				hub.Shutdown(t.Context())
+			}()
+			publishers.Wait()
+			for i, v := range viewers {
+				all, err := io.ReadAll(v)
+				if got := int64(len(all) / 2); err != nil || got != taken.Load() {
+					t.Errorf("viewer %d got %d of %d messages, %v", i, got, taken.Load(), err)
+				}
+				v.nc.Close()
+			}
+			synctest.Wait()
+			if t.Failed() {
+				return
+			}
+		}
+	})
+}
+
+// A client that gets its Close frame and never answers is not waited for any longer than the context says.
+func TestShutdownDoesNotWaitForAnswers(t *testing.T) {
+	for name, shutdown := range map[string]func(*tailcast.Hub) error{
+		"Shutdown": func(h *tailcast.Hub) error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := h.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "hook") {
+				return fmt.Errorf("Shutdown = %w", err)
+			}
+			return nil
+		},
+		"Close": (*tailcast.Hub).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				ws := s.ws("")
+				s.sse("")
+				s.get("")
+				synctest.Wait()
+				start := time.Now()
+				if err := shutdown(s.hub); err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > 1500*time.Millisecond {
+					t.Errorf("it took %v", d)
+				}
+				if op, p, err := ws.ReadFrame(); op != 8 {
+					t.Errorf("the client was not told: %d %q %v", op, p, err)
+				}
+			})
+		})
+	}
+}
+
+// lateHijack lets something happen while a connection is being taken over, and lateFlush while a stream begins.
+type (
+	lateHijack struct {
+		seeThrough
+		f func()
+	}
+	lateFlush struct {
+		seeThrough
+		f func()
+	}
+)
+
+func (l lateHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	l.f()
+	return http.NewResponseController(l.ResponseWriter).Hijack()
+}
+
+func (l lateFlush) FlushError() error {
+	l.f()
+	return http.NewResponseController(l.ResponseWriter).Flush()
+}
+
+// A client whose connection opens while the hub begins to close is told, as all others are.
+func TestWhoComesDuringShutdownIsTold(t *testing.T) {
+	serve := func(t *testing.T, wrap func(w http.ResponseWriter, f func()) http.ResponseWriter) *site {
+		hub := tailcast.New()
+		return serveSite(t, hub, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			hub.ServeHTTP(wrap(w, func() { hub.Shutdown(t.Context()) }), r)
+		}))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(w http.ResponseWriter, f func()) http.ResponseWriter { return lateHijack{seeThrough{w}, f} })
+		closed(t, s.ws(""), 1001)
+		s = serve(t, func(w http.ResponseWriter, f func()) http.ResponseWriter { return lateFlush{seeThrough{w}, f} })
+		if e, err := s.sse("").event(); err != nil || e.name != "bye" {
+			t.Errorf("the event stream ends with %+v, %v", e, err)
+		}
+	})
+}
+
+// Shutdown may be called by several at once: a program and its server, for one.
+func TestShutdownAtTheSameTime(t *testing.T) {
+	for range 50 {
+		hub := tailcast.New()
+		srv := httptest.NewServer(hub)
+		for range 4 {
+			resp, err := http.Get(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { io.Copy(io.Discard, resp.Body); resp.Body.Close() }()
+		}
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() {
+				if err := hub.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		srv.Close()
 	}
 }

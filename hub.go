@@ -29,8 +29,9 @@ type Hub struct {
 	gaps      atomic.Int64 // declared
 	catchups  atomic.Int64 // going on
 
-	seats seats
-	wg    sync.WaitGroup // what connections have running
+	seats   seats
+	wg      sync.WaitGroup // what connections have running
+	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu      sync.Mutex // guards the rest
 	state   hubState
@@ -102,6 +103,7 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 	if err != nil {
 		return fmt.Errorf("tailcast: publish: %w", err)
 	}
+	defer h.appends.Done()
 	h.append(claims, msgs)
 	return nil
 }
@@ -125,7 +127,8 @@ func (h *Hub) check(m *Message) error {
 	return checkTopic(m.Topic)
 }
 
-// claim appends to claims one for each topic of the messages, after making sure that pub may publish there.
+// claim appends to claims one for each topic of the messages, after making sure that pub may publish there. Then the caller
+// owes appends a Done.
 func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -157,6 +160,7 @@ func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, er
 			pub.topics.LoadOrStore(claims[i].topic, nil)
 		}
 	}
+	h.appends.Add(1)
 	return claims, nil
 }
 
@@ -256,15 +260,17 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // Shutdown closes the hub with consideration: it ends the sources, refuses new connections and messages, sends every viewer
 // what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
 // is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
-// RegisterOnShutdown. Hooks and sources that do not return hold it up for at most 5 s more than ctx allows.
+// RegisterOnShutdown and once more after it, to wait: see the package's documentation. Hooks and sources that do not return hold it up for at most 5 s more than ctx allows.
 //
 // A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.beginClosing()
+	h.appends.Wait() // a viewer that has everything before would miss them
 	sources := make(chan struct{})
 	go func() { h.running.Wait(); close(sources) }()
+	var drains sync.WaitGroup // not wg: another Shutdown may be waiting for that
 	for c := range h.Conns() {
-		h.wg.Go(func() { c.drain(errShutdown) })
+		drains.Go(func() { c.drain(errShutdown) })
 	}
 	var err error
 	for _, ch := range []<-chan struct{}{h.idle, sources} {
@@ -279,6 +285,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		go func() { <-sources; <-h.idle; h.finishClosing() }()
 		return errors.Join(err, errStragglers)
 	}
+	drains.Wait()
 	h.finishClosing()
 	return err
 }

@@ -313,6 +313,12 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	return true
 }
 
+// tooLate says goodbye to a client whose connection has opened while the hub began to close.
+func (h *Hub) tooLate(c *Conn, s fanout.Socket) {
+	h.refused.Add(1)
+	_, _ = s.WriteSome(append(c.hello, c.farewell(errShutdown)...), h.cfg.writeTimeout)
+}
+
 func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) {
 	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	c.farewell = func(ce *CloseError) []byte {
@@ -325,6 +331,7 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)
+	c.socket = bottom(nc)
 	opened := h.open(c, req, fanout.Options{
 		Socket: sock, Direct: direct, Handler: &plainHandler{},
 		Abort:    func() { nc.Close() },
@@ -333,8 +340,9 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 		Pong:     func(dst, data []byte) []byte { return wire.AppendFrame(dst, wire.OpPong, data) },
 	})
 	if !opened {
+		h.tooLate(c, sock)
+		ws.Linger(lingerTime, lingerBytes)
 		nc.Close()
-		ws.Release()
 		return
 	}
 	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })

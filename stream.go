@@ -54,6 +54,7 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	}
 	sock.late = func() { c.end(ErrWriteTimeout) }
 	if !h.open(c, req, fanout.Options{Socket: sock, Resident: true, Abort: sock.abort, Handler: streamHandler(c)}) {
+		h.tooLate(c, sock)
 		return
 	}
 	_ = c.fan.Run(r.Context()) // Failed is told
@@ -82,7 +83,9 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	sock, direct := fanout.NewSocket(nc)
 	handler := streamHandler(c)
 	c.hello = append(responseHead(r, w.Header()), c.hello...)
+	c.socket = bottom(nc)
 	if !h.open(c, req, fanout.Options{Socket: sock, Direct: direct, Abort: func() { nc.Close() }, Handler: handler}) {
+		h.tooLate(c, sock)
 		return
 	}
 	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })
@@ -102,6 +105,9 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	}
 	if err == nil {
 		err = io.ErrUnexpectedEOF
+	}
+	if werr := c.fan.Err(); werr != nil { // the socket is gone because the write side failed: that is the cause
+		c.end(werr)
 	}
 	c.end(fmt.Errorf("tailcast: the client has gone: %w", err))
 	c.fan.Abort(err)

@@ -148,14 +148,11 @@ func receive(srv *httptest.Server, ws bool, accept, line string, count int, read
 }
 
 func receiveWS(srv *httptest.Server, line string, count int, ready chan struct{}) error {
-	nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+	nc, err := dialServer(srv)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	if srv.TLS != nil {
-		nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
-	}
 	ws, _, err := testnet.NewWS(nc, srv.Listener.Addr().String(), "/", nil)
 	if err != nil {
 		return err
@@ -175,6 +172,15 @@ func receiveWS(srv *httptest.Server, line string, count int, ready chan struct{}
 		return errors.Join(errors.New("no answer to the Close frame"), err)
 	}
 	return nil
+}
+
+// dialServer connects, for HTTP/1.
+func dialServer(srv *httptest.Server) (net.Conn, error) {
+	nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err == nil && srv.TLS != nil {
+		nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+	}
+	return nc, err
 }
 
 // TestACurtailedHandshake: what a proxy passes on of a WebSocket's handshake that was not told to pass on all of it.

@@ -45,7 +45,7 @@ func main() {
 	hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 10}))
 	http.Handle("GET /time", hub)
 	http.Handle("GET /journal", hub.Handler("journal"))
-	srv := &http.Server{Addr: "127.0.0.1:8080", ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Addr: "127.0.0.1:8080", ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
 	go func() { log.Fatal(srv.ListenAndServe()) }()
 	go func() {
 		for now := range time.Tick(2 * time.Second) {

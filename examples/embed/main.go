@@ -47,7 +47,11 @@ func serve(ctx context.Context, ln net.Listener, logPath string) error {
 	defer file.Close()
 	hub := tailcast.New(tailcast.WithBacklog(10))
 	shop := &shop{hub: hub, log: slog.New(slog.NewTextHandler(file, nil))}
-	srv := &http.Server{Handler: shop.routes(), ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{
+		Handler:           shop.routes(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second, // for a body that never comes; streams are not bound by it
+	}
 
 	ended := make(chan error, 2)
 	go func() { ended <- hub.Run(ctx, &tailcast.Tail{Path: logPath, Start: tailcast.LastLines(10)}) }()

@@ -49,6 +49,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	srv := &http.Server{
 		Handler:           routes(hub, cfg.logs),
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second, // for a body that never comes; streams are not bound by it
 		IdleTimeout:       time.Minute,
 	}
 	wg.Go(func() { failed(fail, hub.Run(ctx, sources...)) })
@@ -81,7 +82,11 @@ func failed(fail context.CancelCauseFunc, err error) {
 func shutdown(hub *tailcast.Hub, srv *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx))
+	err := errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // who takes nothing is cut off, which is not this program's failure
+	}
+	return err
 }
 
 //go:embed web

@@ -551,11 +551,11 @@ func (c *Conn) tellDrained() {
 			return
 		}
 	}
-	if c.draining.Swap(false) {
-		c.mu.Lock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining.Swap(false) { // under mu, as Drained sets both
 		close(c.drained)
 		c.drained = nil
-		c.mu.Unlock()
 	}
 }
 

@@ -100,9 +100,6 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	defer stop()
 	// The client has nothing to say. That it has gone shows in its end of the connection.
 	_, err = io.Copy(io.Discard, nc)
-	if werr := c.fan.Err(); werr != nil { // the write side has failed, and closed the socket
-		c.end(werr)
-	}
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}

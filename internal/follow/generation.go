@@ -1,6 +1,10 @@
 package follow
 
-import "time"
+import (
+	"bytes"
+	"io"
+	"time"
+)
 
 // A generation is one file, from its first byte until it is rotated away or truncated.
 type generation struct {
@@ -14,6 +18,20 @@ type generation struct {
 	grew   time.Time // when it was last seen to grow
 	mtime  time.Time // of the file when it was last looked at as the live one
 	aged   time.Time // when it ceased to be the live one; zero before
+	last   imprint   // of what was read when it was closed
+}
+
+// An imprint is the last bytes that were read of a file, and where they ended.
+type imprint struct {
+	end   int64
+	bytes []byte
+}
+
+// on reports whether a file shows the imprint. An imprint of nothing is on every file.
+func (p imprint) on(file io.ReaderAt) bool {
+	b := make([]byte, len(p.bytes))
+	n, _ := file.ReadAt(b, p.end-int64(len(b)))
+	return n == len(b) && bytes.Equal(b, p.bytes)
 }
 
 func (g *generation) id() identity { return identity{g.h.info} }
@@ -52,6 +70,7 @@ func (f *Follower) closeFile(g *generation) {
 	if g.h == nil {
 		return
 	}
+	g.last = g.reader.imprint()
 	g.reader.forget()
 	g.fresh = g.reader.end() == 0
 	g.h.release()

@@ -27,6 +27,7 @@ type reader struct {
 	base int64  // the file offset of buf[0]
 	buf  []byte // at least checkSize bytes before next (or all there are), then what is not delivered yet
 	next int    // index in buf of the first byte that is not delivered
+	head []byte // the file's first bytes, at most checkSize, as they were when they were first read
 }
 
 func (r *reader) offset() int64 { return r.base + int64(r.next) }
@@ -47,6 +48,10 @@ func (r *reader) positionAt(i int) Position {
 func (r *reader) seek(offset int64) error {
 	before, err := readBefore(r.file, offset)
 	if err != nil {
+		return err
+	}
+	r.head = make([]byte, min(offset, checkSize))
+	if _, err := r.file.ReadAt(r.head, 0); err != nil {
 		return err
 	}
 	r.epoch, _ = readEpoch(r.file, offset > 0)
@@ -74,11 +79,25 @@ func (r *reader) fill(limit int64) (int, error) {
 		copy(r.buf[start:], before[:known])
 		return 0, cmpErr(err, errChanged)
 	}
+	if n > known && from > 0 && !r.beginsAsBefore() {
+		return 0, errChanged
+	}
 	r.buf = r.buf[:start+n]
+	if r.base == 0 && (from == 0 || len(r.head) < checkSize) {
+		r.head = append(r.head[:0], r.buf[:min(len(r.buf), checkSize)]...)
+	}
 	if from == 0 && r.epoch != 0 && n > 0 {
 		return n, r.verify()
 	}
 	return n - known, err
+}
+
+// beginsAsBefore reports whether the file begins with the bytes that it began with: lines that are alike can hide a truncation
+// from the comparison of the bytes before the place of reading.
+func (r *reader) beginsAsBefore() bool {
+	var head [checkSize]byte
+	n, _ := r.file.ReadAt(head[:len(r.head)], 0)
+	return bytes.Equal(head[:n], r.head)
 }
 
 func cmpErr(err, otherwise error) error {
@@ -129,6 +148,10 @@ func (r *reader) forget() {
 	r.buf = r.buf[:r.next]
 	r.compact()
 	r.buf = slices.Clone(r.buf)
+}
+
+func (r *reader) imprint() imprint {
+	return imprint{r.end(), bytes.Clone(r.buf[max(0, len(r.buf)-checkSize):])}
 }
 
 // cut appends the lines that are complete to dst, up to its capacity, and returns where the last one ends. Final says that

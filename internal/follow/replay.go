@@ -89,14 +89,24 @@ func (p *replay) pause(changed <-chan struct{}) error {
 
 // join finds the entry of the history that the position is in. Different generations may begin with the same line, so
 // what lies within a span is believed only if the file agrees.
+//
+// Where no file has the position any more, the history still knows what came after it.
 func (p *replay) join() (int, bool) {
-	for _, n := range p.hist.find(p.after) {
+	found := p.hist.find(p.after)
+	for _, n := range found {
 		e, _, _, ok := p.hist.at(n)
 		if ok && (e.to == p.after || e.from == p.after || p.openSource(e, p.after)) {
 			return n, true
 		}
 	}
-	return 0, false
+	if len(found) == 0 {
+		return 0, false
+	}
+	if _, h := p.locate(p.files(), identity{}, with(p.after)); h != nil {
+		h.release()
+		return 0, false
+	}
+	return found[0], true
 }
 
 // follow reads the history from entry n on: from the position if that is inside, else from the entry's beginning. It

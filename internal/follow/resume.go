@@ -30,9 +30,14 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 		if !r.same(g.src.info, s.id) || done && s.name == r.cfg.Path { // the path's is a new one with the old one's inode
 			continue
 		}
-		if h, err := r.open(s); err == nil {
+		h, err := r.open(s)
+		if err != nil {
+			continue
+		}
+		if g.aged.IsZero() || g.reader.matches(h) && g.last.on(h) {
 			return h
 		}
+		h.release() // the file of an old one was removed meanwhile, and a new file has its number
 	}
 	if done {
 		return nil

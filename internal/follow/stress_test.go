@@ -16,7 +16,8 @@ import (
 // One writer that never waits, and twenty rotations: every line comes exactly once and in order, live and replayed.
 func TestNothingIsLostUnderAFastWriter(t *testing.T) {
 	for name, rotate := range map[string]func(path string, n int) error{
-		"renamed": renameAndCreate,
+		"renamed":   renameAndCreate,
+		"truncated": copyAndTruncate,
 	} {
 		t.Run(name, func(t *testing.T) {
 			const generations, lines = 21, 10_000
@@ -111,6 +112,20 @@ func renameAndCreate(path string, n int) error {
 		return err
 	}
 	return os.WriteFile(path, nil, 0o644)
+}
+
+func copyAndTruncate(path string, n int) error {
+	if err := shift(path, n); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".1", data, 0o644); err != nil {
+		return err
+	}
+	return os.Truncate(path, 0)
 }
 
 func TestOnlyRotatedNamesAreSiblings(t *testing.T) {

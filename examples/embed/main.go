@@ -65,7 +65,11 @@ func serve(ctx context.Context, ln net.Listener, logPath string) error {
 	// for ever for streams that never end, and it does not know of WebSockets.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(err, hub.Shutdown(ctx), srv.Shutdown(ctx))
+	stopped := errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx))
+	if errors.Is(stopped, context.DeadlineExceeded) {
+		stopped = nil // who took nothing has been cut off, which is not this program's failure
+	}
+	return errors.Join(err, stopped)
 }
 
 type shop struct {

@@ -16,8 +16,8 @@ type Message struct {
 	Data []byte
 	// Binary says that Data is not text. A WebSocket without a subprotocol gets it as a binary frame.
 	Binary bool
-	// Partial says that the message is the first part of a line that was cut at Tail.MaxLine, and goes on in the next
-	// message. Nothing is written into Data to mark it.
+	// Partial says that the message is a part of a line, which was cut at Tail.MaxLine and goes on in the next message, or of
+	// which the rest may have been lost: then a Gap follows. Nothing is written into Data to mark it.
 	Partial bool
 	// Time is when it came; zero at Publish means now.
 	Time time.Time

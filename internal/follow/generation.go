@@ -12,6 +12,7 @@ type generation struct {
 	h      *handle // nil between two Runs
 	reader reader
 	gap    *Gap      // to be declared before its next line
+	cut    bool      // it began when its file was truncated, and so did what is found to have been between it and the one before
 	sealed bool      // complete as it is: a copy
 	fresh  bool      // nothing was read of it while it was empty, or since it was opened again
 	size   int64     // as it was last seen

@@ -1,6 +1,8 @@
 package follow
 
 import (
+	"bytes"
+	"io"
 	"slices"
 	"sync"
 )
@@ -14,19 +16,27 @@ type source struct {
 
 	// Guarded by history.mu.
 	h         *handle    // nil once the live stream has closed it, or its content was truncated
+	head      []byte     // its first bytes, as far as they were read
 	landmarks []Position // some places in it, in order
 	spacing   uint64     // of the landmarks
 }
 
 const (
+	firstSpacing    = 4 << 10 // of the landmarks in the first 64 KiB
 	landmarkSpacing = 64 << 10
 	maxLandmarks    = 256
 )
 
 // passed notes a place if it is far enough from the last one. A long generation has its landmarks farther apart.
 func (src *source) passed(at Position) {
-	n := len(src.landmarks)
-	if n > 0 && at.Offset-src.landmarks[n-1].Offset < max(src.spacing, landmarkSpacing) {
+	n, last, spacing := len(src.landmarks), uint64(0), max(src.spacing, landmarkSpacing)
+	if n > 0 {
+		last = src.landmarks[n-1].Offset
+	}
+	if at.Offset < landmarkSpacing {
+		spacing = firstSpacing
+	}
+	if at.Offset-last < spacing {
 		return
 	}
 	if n == maxLandmarks {
@@ -104,12 +114,18 @@ func (h *history) open(src *source) (*handle, identity) {
 	return src.h, src.info
 }
 
-// extend notes what was emitted.
-func (h *history) extend(src *source, from, to Position, partial bool) {
+// extend notes what was emitted: lines that begin at from, of a generation that begins with head.
+func (h *history) extend(src *source, head []byte, from Position, lines []Line) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer h.broadcast()
-	src.passed(to)
+	if len(src.head) < len(head) {
+		src.head = bytes.Clone(head)
+	}
+	for i := range lines {
+		src.passed(lines[i].Pos)
+	}
+	to, partial := lines[len(lines)-1].Pos, lines[len(lines)-1].Partial
 	if n := len(h.entries); n > 0 {
 		last := &h.entries[n-1]
 		if last.src == src && last.gap == nil && last.to == from {
@@ -229,6 +245,20 @@ func (h *history) knows() []identity {
 		ids = append(ids, src.info)
 	}
 	return ids
+}
+
+// beginsLike reports whether the first size bytes of a file, which are all it has, are those of a source, as far as the source's
+// head and its landmarks tell.
+func (h *history) beginsLike(src *source, file io.ReaderAt, size int64) bool {
+	h.mu.Lock()
+	head := src.head[:min(int64(len(src.head)), size)]
+	h.mu.Unlock()
+	b := make([]byte, len(head))
+	if n, _ := file.ReadAt(b, 0); n == 0 || !bytes.Equal(b[:n], head) {
+		return false
+	}
+	at := h.landmark(src, size)
+	return at.Offset <= uint64(len(head)) || holds(file, at)
 }
 
 // landmark returns the last place noted in a source that is at most at size; zero if there is none.

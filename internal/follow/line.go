@@ -9,7 +9,7 @@ import (
 type Line struct {
 	Data    []byte   // without its end, "\n" or "\r\n"; valid only until emit returns
 	Pos     Position // the place after the line
-	Partial bool     // cut at MaxLine; it goes on in the next Line
+	Partial bool     // cut at MaxLine, and goes on in the next Line; or its rest may be in the Gap that follows
 	Gap     *Gap     // a declared loss; then Data is nil and Pos is zero
 }
 

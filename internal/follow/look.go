@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -215,12 +216,18 @@ func (r *run) insertMissed(i int, since time.Time, live, pivot identity) {
 	r.insert(max(i-1, 0), before)
 }
 
+// Where the one that follows began by a truncation, they are copies that were made before one, and between copy and truncation
+// lines may have been written.
 func (r *run) insert(i int, files []*handle) {
 	for n, h := range files {
 		g := r.newGeneration(h)
 		r.age(g)
 		r.stat.update(func(s *Stats) { s.Rotations++ })
 		r.chain = slices.Insert(r.chain, i+n, g)
+		if next := r.chain[i+n+1:]; len(next) > 0 && next[0].cut {
+			g.cut, g.gap = true, cmp.Or(next[0].gap, g.gap)
+			next[0].gap = copyGap(Position{}, true)
+		}
 	}
 }
 
@@ -295,6 +302,7 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		r.saw(g, info)
 		return true, err
 	case errors.Is(err, errChanged):
+		g.grew = time.Now() // now or before: the size may be that of what is there now
 		return true, r.truncated(g)
 	case err != nil:
 		r.fail(err)
@@ -315,7 +323,10 @@ func (r *run) settle(g *generation, size int64) bool {
 	if n, err := g.reader.fill(size); n == 0 || err != nil {
 		return false
 	}
-	g.fresh = false
+	g.fresh, g.grew = false, time.Now()
+	if info, err := g.h.Stat(); err == nil {
+		g.mtime = info.ModTime()
+	}
 	return r.collect(g)
 }
 
@@ -362,7 +373,7 @@ func (r *run) deliverTo(g *generation) func([]Line, int) error {
 			return err
 		}
 		r.last = last.Pos
-		r.hist.extend(g.src, from, last.Pos, last.Partial)
+		r.hist.extend(g.src, g.reader.head, from, lines)
 		r.stat.update(func(s *Stats) {
 			s.Lines += int64(len(lines))
 			s.Bytes += int64(last.Pos.Offset - from.Offset)
@@ -393,9 +404,10 @@ func (r *run) retire() error {
 	return nil
 }
 
-// end delivers a generation's unterminated last line and lets go of it.
+// end delivers a generation's unterminated last line and lets go of it. In a copy, that line may have been cut by the copying.
 func (r *run) end(g *generation) error {
-	if err := r.flush(g); err != nil {
+	next := r.chain[slices.Index(r.chain, g)+1:]
+	if err := r.flush(g, len(next) > 0 && next[0].cut && next[0].gap != nil); err != nil {
 		return err
 	}
 	r.remember(mark{src: g.src, id: r.latest(g), pos: g.reader.position()})
@@ -408,8 +420,9 @@ func (r *run) remove(g *generation) {
 	r.chain = slices.DeleteFunc(r.chain, func(other *generation) bool { return other == g })
 }
 
-func (r *run) flush(g *generation) error {
-	return g.reader.hand(g.reader.end(), ending{final: true}, r.batch, r.deliverTo(g))
+// flush delivers what was read of a line that has no end; partial says that its rest may be in what a gap declares.
+func (r *run) flush(g *generation, partial bool) error {
+	return g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch, r.deliverTo(g))
 }
 
 // latest is a generation's identity with its present size and time.

@@ -11,6 +11,7 @@ import (
 const (
 	blockSize = 256 << 10 // one pread
 	batchSize = 1 << 10   // lines in one emit
+	keptHead  = 256       // bytes of a file's beginning that are compared with each block
 )
 
 // errChanged says that the bytes before the place of reading are not those that were there: the file was truncated or
@@ -27,7 +28,7 @@ type reader struct {
 	base int64  // the file offset of buf[0]
 	buf  []byte // at least checkSize bytes before next (or all there are), then what is not delivered yet
 	next int    // index in buf of the first byte that is not delivered
-	head []byte // the file's first bytes, at most checkSize, as they were when they were first read
+	head []byte // the file's first bytes, at most keptHead, as they were when they were first read
 }
 
 func (r *reader) offset() int64 { return r.base + int64(r.next) }
@@ -50,7 +51,7 @@ func (r *reader) seek(offset int64) error {
 	if err != nil {
 		return err
 	}
-	r.head = make([]byte, min(offset, checkSize))
+	r.head = make([]byte, min(offset, keptHead))
 	if _, err := r.file.ReadAt(r.head, 0); err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func (r *reader) fill(limit int64) (int, error) {
 		return 0, errChanged
 	}
 	r.buf = r.buf[:start+n]
-	if r.base == 0 && (from == 0 || len(r.head) < checkSize) {
-		r.head = append(r.head[:0], r.buf[:min(len(r.buf), checkSize)]...)
+	if r.base == 0 && (from == 0 || len(r.head) < keptHead) {
+		r.head = append(r.head[:0], r.buf[:min(len(r.buf), keptHead)]...)
 	}
 	if from == 0 && r.epoch != 0 && n > 0 {
 		return n, r.verify()
@@ -95,7 +96,7 @@ func (r *reader) fill(limit int64) (int, error) {
 // beginsAsBefore reports whether the file begins with the bytes that it began with: lines that are alike can hide a truncation
 // from the comparison of the bytes before the place of reading.
 func (r *reader) beginsAsBefore() bool {
-	var head [checkSize]byte
+	var head [keptHead]byte
 	n, _ := r.file.ReadAt(head[:len(r.head)], 0)
 	return bytes.Equal(head[:n], r.head)
 }
@@ -186,6 +187,20 @@ func (r *reader) identify(final bool) bool {
 
 // accept notes that everything before buf[next] is delivered.
 func (r *reader) accept(next int) { r.next = next }
+
+// known reports whether enough was read to tell the file from others.
+func (r *reader) known() bool { return r.epoch != 0 || len(r.buf) >= checkSize }
+
+// beginsWith reports whether the first size bytes of file, which are all it has, are the first that were read, where these
+// are still known.
+func (r *reader) beginsWith(file io.ReaderAt, size int64) bool {
+	if r.base != 0 || size == 0 || size > int64(len(r.buf)) {
+		return false
+	}
+	b := make([]byte, size)
+	n, _ := file.ReadAt(b, 0)
+	return bytes.Equal(b[:n], r.buf[:size])
+}
 
 // matches reports whether file holds all that this reader remembers, at the same place.
 func (r *reader) matches(file io.ReaderAt) bool {

@@ -196,13 +196,13 @@ func (p *replay) openSource(e entry, at Position) bool {
 }
 
 // belongs tells a file of the entry's generation from others that begin with the same lines. It holds the entry's end; or,
-// as a copy that was taken before the end was written, it is shorter and holds the last landmark it can hold.
+// as a copy that was taken before the end was written, it is shorter and begins alike.
 func (p *replay) belongs(h *handle, e entry) bool {
 	size, err := h.size()
 	if err != nil || size >= int64(e.to.Offset) {
 		return err == nil && holds(h, e.to)
 	}
-	return holds(h, p.hist.landmark(e.src, size))
+	return p.hist.beginsLike(e.src, h, size)
 }
 
 func (p *replay) use(h *handle, src *source) {

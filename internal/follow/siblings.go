@@ -141,15 +141,21 @@ func (f *Follower) open(s sibling) (*handle, error) {
 		h.release()
 		err = os.ErrNotExist
 	}
-	for _, other := range f.files() {
-		if !f.same(other.id, s.id) {
-			continue
+	for range 20 { // it may be renamed once more between finding and opening it
+		list := append(f.steadySiblings(), sibling{name: f.cfg.Path})
+		i := slices.IndexFunc(list, func(other sibling) bool { return f.same(other.id, s.id) })
+		if i < 0 {
+			i = len(list) - 1
 		}
-		if h, err := openHandle(f.fs, other.name); err == nil {
-			if f.same(identity{h.info}, s.id) {
-				return h, nil
-			}
+		h, err := openHandle(f.fs, list[i].name)
+		if err == nil && f.same(identity{h.info}, s.id) {
+			return h, nil
+		}
+		if err == nil {
 			h.release()
+		}
+		if list[i].name == f.cfg.Path {
+			break // it is nowhere
 		}
 	}
 	return nil, err
@@ -268,7 +274,13 @@ func (f *Follower) isCopy(h *handle) bool {
 		return false
 	}
 	return size == 0 || slices.ContainsFunc(f.chain, func(g *generation) bool {
-		return g.h != nil && (size >= g.reader.end() && g.reader.epoch != 0 && g.reader.matches(h) || begins(g.h, h, size))
+		switch {
+		case g.h == nil:
+			return false
+		case size >= g.reader.end() && g.reader.known() && g.reader.matches(h), begins(g.h, h, size), g.reader.beginsWith(h, size):
+			return true
+		}
+		return size < g.reader.end() && f.hist.beginsLike(g.src, h, size) // it may have been truncated by now
 	})
 }
 
@@ -304,9 +316,8 @@ func (f *Follower) familiar(h *handle) bool {
 
 // isOf reports whether h holds the marked generation, or as much of it as was copied before its last lines were written.
 func (f *Follower) isOf(h *handle, m mark) bool {
-	pos := m.pos
-	if size, err := h.size(); err == nil && m.src != nil && size < int64(pos.Offset) {
-		pos = f.hist.landmark(m.src, size)
+	if size, err := h.size(); err == nil && m.src != nil && size < int64(m.pos.Offset) {
+		return f.hist.beginsLike(m.src, h, size)
 	}
-	return pos.Offset > 0 && holds(h, pos)
+	return m.pos.Offset > 0 && holds(h, m.pos)
 }

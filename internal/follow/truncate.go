@@ -16,9 +16,12 @@ func (r *run) truncated(g *generation) error {
 		return r.truncatedUnread(g)
 	}
 	copied := r.findCopy(g)
+	if copied == nil && g.reader.offset() == 0 && r.precede(g) {
+		return nil // what comes before it first
+	}
 	unread := g.rest() > int64(g.reader.pending())
 	if copied == nil {
-		if err := r.flush(g); err != nil { // all that is left of its last line is what was read
+		if err := r.flush(g, true); err != nil { // all that is left of its last line is what was read
 			return err
 		}
 	}
@@ -38,7 +41,7 @@ func (r *run) truncated(g *generation) error {
 		r.remove(g)
 	}
 	fresh := r.newGeneration(file)
-	fresh.aged, fresh.size, fresh.grew, fresh.fresh = aged, 0, time.Now(), true
+	fresh.aged, fresh.size, fresh.grew, fresh.fresh, fresh.cut = aged, 0, time.Now(), true, true
 	r.chain = slices.Insert(r.chain, i, fresh) // at once, so that a copy of it in the making is known for one
 	// What was missed comes between the two, but what is older than the copy comes before it: this generation may itself have
 	// been read for the first time when it was already followed by another.
@@ -54,6 +57,24 @@ func (r *run) truncated(g *generation) error {
 		r.chain[i].gap = gap
 	}
 	return nil
+}
+
+// precede inserts what was missed before g, of which nothing was delivered yet. Copies that were made since it was read
+// come behind it.
+func (r *run) precede(g *generation) bool {
+	if !r.present || g != r.live() {
+		return false
+	}
+	_, files := r.missed(r.since, g.id(), identity{})
+	files = slices.DeleteFunc(files, func(h *handle) bool {
+		later := h.info.ModTime().After(g.mtime)
+		if later {
+			h.release()
+		}
+		return later
+	})
+	r.insert(slices.Index(r.chain, g), files)
+	return len(files) > 0
 }
 
 // truncatedUnread is truncated for a generation of which nothing was read. A copy of it can't be told from a generation
@@ -80,10 +101,15 @@ func truncationGap(g *generation, copied *handle, unread bool) *Gap {
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: !unread,
 			Reason: "the file was truncated"}
 	case time.Since(g.grew) < quietTime || copied.info.Size() > g.reader.end():
-		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: copied.info.Size() >= g.size,
-			Reason: "the file was truncated; lines may have been written after it was copied"}
+		return copyGap(g.reader.position(), copied.info.Size() >= g.size)
 	}
 	return nil
+}
+
+// copyGap declares what may have been written after a copy was taken.
+func copyGap(from Position, possible bool) *Gap {
+	return &Gap{From: from, Count: -1, Bytes: -1, Possible: possible,
+		Reason: "the file was truncated; lines may have been written after it was copied"}
 }
 
 // findCopy opens the newest sibling that holds what the generation remembers and at least as much as was read of it.

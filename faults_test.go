@@ -963,3 +963,27 @@ func TestShutdownAtTheSameTime(t *testing.T) {
 		srv.Close()
 	}
 }
+
+// A connection of which nobody has heard, since the hub began to close while it opened, has no end to hear of either, however
+// long its client takes to read the goodbye.
+func TestNoHookForWhoComesDuringShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, connects := newWatch(), 0
+		hub := tailcast.New(w.option(), tailcast.WithOnConnect(func(*tailcast.Conn) error { connects++; return nil }))
+		s := serveSite(t, hub, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter {
+			return slowWrite{lateFlush{seeThrough{w}, func() { hub.Close() }}}
+		}))
+		io.ReadAll(s.sse(""))
+		synctest.Wait()
+		if connects != 0 || w.count() != 0 {
+			t.Errorf("OnConnect was called %d times, BeforeClose %d: %v", connects, w.count(), w.causes)
+		}
+	})
+}
+
+type slowWrite struct{ lateFlush }
+
+func (s slowWrite) Write(p []byte) (int, error) {
+	time.Sleep(time.Minute)
+	return s.lateFlush.Write(p)
+}

@@ -987,3 +987,17 @@ func (s slowWrite) Write(p []byte) (int, error) {
 	time.Sleep(time.Minute)
 	return s.lateFlush.Write(p)
 }
+
+// Where hooks leave no room for the topics that the client has asked for, it is told, and does not wait for ever.
+func TestHooksThatTakeTheRoomOfTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		s := newSite(t, w.option(), tailcast.WithLimits(tailcast.Limits{Topics: 1}), tailcast.WithOnConnect(func(c *tailcast.Conn) error {
+			return c.Subscribe(c.Context(), "of the hook", tailcast.Position{})
+		}))
+		closed(t, s.ws(""), 1011)
+		if err := <-w.ended; !errors.Is(err, tailcast.ErrTooManyTopics) {
+			t.Errorf("cause %v", err)
+		}
+	})
+}

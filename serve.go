@@ -306,8 +306,11 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 		}
 	}
 	for _, t := range req.topics {
-		// It may be there already, by a hook, or the connection may be ending.
-		_ = c.subscribe(t, req.start[t])
+		// It may be there already, by a hook, or the connection may be ending. But hooks may have left it no room.
+		if err := c.subscribe(t, req.start[t]); errors.Is(err, ErrTooManyTopics) {
+			c.end(fmt.Errorf("tailcast: topic %q: %w", t, err))
+			return true
+		}
 	}
 	c.fan.Beat() // tells a stream where it stands
 	return true

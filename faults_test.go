@@ -1001,3 +1001,35 @@ func TestHooksThatTakeTheRoomOfTheRequest(t *testing.T) {
 		}
 	})
 }
+
+// A program may add hooks to connections that have ended while the hub closes, and after.
+func TestHooksOfEndedConnectionsWhileTheHubCloses(t *testing.T) {
+	for range 5 {
+		conns, onConnect := connected()
+		hub := tailcast.New(onConnect)
+		srv := httptest.NewServer(hub)
+		resp, err := http.Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := <-conns
+		var hooks sync.WaitGroup
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			for hub.Stats().Connections["text"] > 0 {
+			}
+			for range 100 {
+				hooks.Add(1)
+				c.BeforeClose(func(*tailcast.Conn, error) { hooks.Done() })
+			}
+		}()
+		if err := hub.Close(); err != nil {
+			t.Error(err)
+		}
+		<-stop
+		hooks.Wait()
+		resp.Body.Close()
+		srv.Close()
+	}
+}

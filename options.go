@@ -120,7 +120,8 @@ func WithLimits(l Limits) Option {
 // the Identity is what Conn.Identity returns, and WithAuthorize is asked about.
 //
 // An error refuses the request with 401 and a sentence that does not quote it. A *CloseError in the error says more: its
-// Reason is then the sentence, its Code, from 4400 to 4499, stands for the status 400 to 499, and 1013 for 503.
+// Reason is then the sentence, its Code, from 4400 to 4499, stands for the status 400 to 499, and 1013 for 503,
+// which an event stream is told as when there are too many connections, so that it comes back.
 //
 // A browser sends cookies and nothing else of use: neither a WebSocket nor an EventSource can set a header.
 func WithAuthenticate(f func(*http.Request) (Identity, error)) Option {

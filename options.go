@@ -164,6 +164,9 @@ func WithBeforeClose(f func(*Conn, error)) Option {
 // WithOrigins lets pages of other origins in, each "scheme://host" or "scheme://host:port". Without it a browser is let in
 // only from the page's own origin: the same scheme, host and port. A request without an Origin header, as programs send, is
 // let in unless the browser says that it comes from another site.
+//
+// A page that sends Authorization or Last-Event-ID with fetch asks with OPTIONS first: the pattern "GET /logs" does not take that,
+// "/logs" does.
 func WithOrigins(origins ...string) Option {
 	set := make(map[origin]bool)
 	for _, s := range origins {

@@ -53,7 +53,8 @@ func AllowAllTopics(_ context.Context, a Access) error {
 type refusal struct {
 	status   int
 	sentence string
-	err      error // behind it, for the log; never sent
+	err      error  // behind it, for the log; never sent
+	last     []byte // where it is 503: what ends an event stream in place of an event: error
 }
 
 func (r *refusal) Error() string { return r.sentence }
@@ -91,7 +92,7 @@ func (h *Hub) identify(r *http.Request) (id Identity, _ *refusal) {
 	var panicked *PanicError
 	switch {
 	case errors.As(err, &panicked):
-		return Identity{}, &refusal{http.StatusInternalServerError, "The server cannot tell who you are: something is wrong with it.", err}
+		return Identity{}, &refusal{status: http.StatusInternalServerError, sentence: "The server cannot tell who you are: something is wrong with it.", err: err}
 	case err != nil:
 		return Identity{}, refusalFor(err, http.StatusUnauthorized, "You are not known here: authenticate first.")
 	case !id.Expires.IsZero() && !time.Now().Before(id.Expires):
@@ -111,7 +112,7 @@ func (h *Hub) authorize(ctx context.Context, a Access) *refusal {
 	case err == nil:
 		return nil
 	case errors.As(err, &panicked):
-		return &refusal{http.StatusInternalServerError, "The server cannot tell what you may do: something is wrong with it.", err}
+		return &refusal{status: http.StatusInternalServerError, sentence: "The server cannot tell what you may do: something is wrong with it.", err: err}
 	}
 	return refusalFor(err, http.StatusForbidden, fmt.Sprintf("You may not %s topic %s.", a.Action, quote(a.Topic)))
 }
@@ -143,19 +144,28 @@ func (h *Hub) panicked(ctx context.Context, p *PanicError, attrs ...any) {
 	fmt.Fprintf(os.Stderr, "tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
 }
 
-// refuse answers a request that does not become a connection.
+// refuse answers a request that does not become a connection. One that may come back later is told when. An EventSource never
+// comes back after anything but 200, so it gets that, with the advice to come back and last as its end (WHATWG HTML, 9.2.3).
 func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	h.refused.Add(1)
+	h.cfg.logger.Debug("request refused", "status", no.status, "reason", no.sentence, "remote", r.RemoteAddr, "error", no.err)
 	head := w.Header()
-	head.Set("X-Content-Type-Options", "nosniff")
-	head.Set("Cache-Control", "no-store")
-	switch {
-	case no.status == http.StatusUnauthorized && head["Www-Authenticate"] == nil:
-		head.Set("WWW-Authenticate", "Bearer") // RFC 9110, 11.6.1 asks for one; no browser opens a dialogue for this
+	switch f := chooseFormat(r); {
+	case no.status == http.StatusServiceUnavailable && f.transport == formatSSE.transport:
+		last := no.last
+		if last == nil {
+			last = sseError(no.sentence)
+		}
+		streamHeader(head, &f)
+		_, _ = w.Write(append(sseHello(), last...))
+		return
 	case no.status == http.StatusServiceUnavailable:
 		head.Set("Retry-After", strconv.Itoa(retryAfter()))
+	case no.status == http.StatusUnauthorized && head["Www-Authenticate"] == nil:
+		head.Set("WWW-Authenticate", "Bearer") // RFC 9110, 11.6.1 asks for one; no browser opens a dialogue for this
 	}
-	h.cfg.logger.Debug("request refused", "status", no.status, "reason", no.sentence, "remote", r.RemoteAddr, "error", no.err)
+	head.Set("X-Content-Type-Options", "nosniff")
+	head.Set("Cache-Control", "no-store")
 	http.Error(w, no.sentence, no.status)
 }
 

@@ -154,6 +154,7 @@ func TestLater(t *testing.T) {
 		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },
 		"WithLagPolicy":     func() { tailcast.WithLagPolicy(tailcast.LagClose) },
+		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
 		"WithFilter":        func() { tailcast.WithFilter("level", nil) },
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },
 	} {

@@ -54,7 +54,7 @@ func (s *subscription) resume(from Position) {
 	switch {
 	case replayer != nil:
 		s.conn.hub.catchups.Add(1)
-		s.conn.hub.wg.Go(func() {
+		s.conn.hub.background(func() {
 			defer s.conn.hub.catchups.Add(-1)
 			s.catchUp(replayer, from)
 		})

@@ -195,7 +195,7 @@ func (c *Conn) BeforeClose(f func(*Conn, error)) {
 	c.beforeClose = append(c.beforeClose, f)
 	c.mu.Unlock()
 	if ending {
-		c.hub.wg.Go(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
+		c.hub.background(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
 	}
 }
 
@@ -223,7 +223,7 @@ func (c *Conn) end(cause error) bool {
 	} else {
 		c.cancel(cause)
 	}
-	c.hub.wg.Go(func() { c.finish(hooks, cause) })
+	c.hub.background(func() { c.finish(hooks, cause) })
 	return true
 }
 

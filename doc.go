@@ -67,16 +67,18 @@
 //	1007  the peer sent text that is not UTF-8
 //	1008  the peer sent more messages than Limits.MessageRate, or an absurd number of fragments
 //	1009  the peer's message is larger than Limits.MessageBytes
-//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error, or a hook's panic
+//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room
 //	1013  a bare WebSocket was too slow: the reason says how many messages it missed
 //	4401  the Identity has expired
 //	else  the *CloseError that the cause holds
 //
 // BeforeClose is given the cause: what Close was called with, a hook's error or panic, or else what matches one of these.
 //
-//	*CloseError          the peer closed the WebSocket (1005 if it gave no code), or broke its protocol; or Shutdown (1001)
+//	*CloseError          the peer closed the WebSocket (1005 if it gave no code), or broke its protocol or a limit; Shutdown
+//	                     (1001); or the Identity has expired (4401)
 //	ErrWriteTimeout      the peer took no byte, or its kernel acknowledged none, for the write timeout
 //	ErrPingTimeout       a WebSocket's peer was silent after a ping
+//	ErrTooManyTopics     OnConnect had subscribed to so many topics that there was no room for those of the request
 //	io.ErrUnexpectedEOF  the peer vanished: its end of the connection came (FIN, and a half close is no less), or its HTTP/2
 //	                     stream or connection ended
 //	syscall.ECONNRESET   the peer vanished with a reset (RST), as a process that is killed with bytes unread

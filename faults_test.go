@@ -963,3 +963,73 @@ func TestShutdownAtTheSameTime(t *testing.T) {
 		srv.Close()
 	}
 }
+
+// A connection of which nobody has heard, since the hub began to close while it opened, has no end to hear of either, however
+// long its client takes to read the goodbye.
+func TestNoHookForWhoComesDuringShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, connects := newWatch(), 0
+		hub := tailcast.New(w.option(), tailcast.WithOnConnect(func(*tailcast.Conn) error { connects++; return nil }))
+		s := serveSite(t, hub, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter {
+			return slowWrite{lateFlush{seeThrough{w}, func() { hub.Close() }}}
+		}))
+		io.ReadAll(s.sse(""))
+		synctest.Wait()
+		if connects != 0 || w.count() != 0 {
+			t.Errorf("OnConnect was called %d times, BeforeClose %d: %v", connects, w.count(), w.causes)
+		}
+	})
+}
+
+type slowWrite struct{ lateFlush }
+
+func (s slowWrite) Write(p []byte) (int, error) {
+	time.Sleep(time.Minute)
+	return s.lateFlush.Write(p)
+}
+
+// Where hooks leave no room for the topics that the client has asked for, it is told, and does not wait for ever.
+func TestHooksThatTakeTheRoomOfTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		s := newSite(t, w.option(), tailcast.WithLimits(tailcast.Limits{Topics: 1}), tailcast.WithOnConnect(func(c *tailcast.Conn) error {
+			return c.Subscribe(c.Context(), "of the hook", tailcast.Position{})
+		}))
+		closed(t, s.ws(""), 1011)
+		if err := <-w.ended; !errors.Is(err, tailcast.ErrTooManyTopics) {
+			t.Errorf("cause %v", err)
+		}
+	})
+}
+
+// A program may add hooks to connections that have ended while the hub closes, and after.
+func TestHooksOfEndedConnectionsWhileTheHubCloses(t *testing.T) {
+	for range 5 {
+		conns, onConnect := connected()
+		hub := tailcast.New(onConnect)
+		srv := httptest.NewServer(hub)
+		resp, err := http.Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := <-conns
+		var hooks sync.WaitGroup
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			for hub.Stats().Connections["text"] > 0 {
+			}
+			for range 100 {
+				hooks.Add(1)
+				c.BeforeClose(func(*tailcast.Conn, error) { hooks.Done() })
+			}
+		}()
+		if err := hub.Close(); err != nil {
+			t.Error(err)
+		}
+		<-stop
+		hooks.Wait()
+		resp.Body.Close()
+		srv.Close()
+	}
+}

@@ -30,7 +30,7 @@ type Hub struct {
 	catchups  atomic.Int64 // going on
 
 	seats   seats
-	wg      sync.WaitGroup // what connections have running
+	wg      sync.WaitGroup // what connections have running; added to with mu, until the hub is closed
 	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu      sync.Mutex // guards the rest
@@ -356,14 +356,26 @@ func (h *Hub) beginClosing() {
 
 // finishClosing stops the workers. Whatever could ask something of them has ended.
 func (h *Hub) finishClosing() {
-	h.wg.Wait()
 	h.mu.Lock()
 	h.state = hubClosed
 	if h.timer != nil {
 		h.timer.Stop()
 	}
 	h.mu.Unlock()
+	h.wg.Wait()
 	h.pool.Close()
+}
+
+// background runs what connections have to do beside their own goroutines. finishClosing waits for it, but not for what comes
+// after that, such as a hook that is added to a connection that has long ended.
+func (h *Hub) background(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state == hubClosed {
+		go f()
+	} else {
+		h.wg.Go(f)
+	}
 }
 
 // enter notes a call of Run, until leave.

@@ -81,7 +81,7 @@ type LagPolicy int
 
 const (
 	// LagCatchUp serves it from the topic's Replayer until it has caught up; without one, it is told what it missed.
-	LagCatchUp LagPolicy = iota
+	LagCatchUp LagPolicy = iota + 1
 	// LagSkip tells it what it missed, and goes on with the oldest message that is in memory.
 	LagSkip
 	// LagClose closes it with 1013.
@@ -91,7 +91,7 @@ const (
 // A TopicConfig changes options for some topics. A zero field changes nothing.
 type TopicConfig struct {
 	Retention Retention
-	Backlog   int
+	Backlog   int // −1 = none
 	Lag       LagPolicy
 }
 
@@ -128,6 +128,7 @@ func WithDetach() Option { return laterOption("WithDetach") }
 //
 // Not in this version: it panics on the others.
 func WithLagPolicy(p LagPolicy) Option {
+	must(LagCatchUp <= p && p <= LagClose, "WithLagPolicy(%d): there is no such policy", int(p))
 	if p == LagCatchUp {
 		return option(func(*config) {})
 	}

@@ -2,6 +2,7 @@ package tailcast
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func (l Limits) check() {
 		"WithLimits: a number of connections is less than -1")
 	must(l.Topics >= 0 && l.Topics <= maxTopics, "WithLimits: %d topics, must be from 1 to %d", l.Topics, maxTopics)
 	must(l.MessageBytes >= 0, "WithLimits: MessageBytes is %d, must be positive", l.MessageBytes)
-	must(l.MessageRate >= 0 || l.MessageRate == -1, "WithLimits: MessageRate is %v, must be positive, or -1 for no limit", l.MessageRate)
+	must(0 <= l.MessageRate && l.MessageRate <= math.MaxFloat64 || l.MessageRate == -1, "WithLimits: MessageRate is %v, must be positive, or -1 for no limit", l.MessageRate)
 	must(l.MessageBurst >= 0, "WithLimits: MessageBurst is %d, must be positive", l.MessageBurst)
 }
 

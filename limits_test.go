@@ -2,6 +2,7 @@ package tailcast_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -202,7 +203,7 @@ func TestRateOfInboundMessages(t *testing.T) {
 func TestLimitsThatCannotBeMeant(t *testing.T) {
 	for _, l := range []tailcast.Limits{
 		{Connections: -2}, {ConnectionsPerUser: -2}, {ConnectionsPerAddress: -2}, {Topics: -1}, {Topics: 129},
-		{MessageBytes: -1}, {MessageRate: -2}, {MessageBurst: -1},
+		{MessageBytes: -1}, {MessageRate: -2}, {MessageRate: math.Inf(1)}, {MessageRate: math.NaN()}, {MessageBurst: -1},
 	} {
 		func() {
 			defer func() {

@@ -120,7 +120,8 @@ func WithLimits(l Limits) Option {
 // the Identity is what Conn.Identity returns, and WithAuthorize is asked about.
 //
 // An error refuses the request with 401 and a sentence that does not quote it. A *CloseError in the error says more: its
-// Reason is then the sentence, its Code, from 4400 to 4499, stands for the status 400 to 499, and 1013 for 503.
+// Reason is then the sentence, its Code, from 4400 to 4499, stands for the status 400 to 499, and 1013 for 503,
+// which an event stream is told as when there are too many connections, so that it comes back.
 //
 // A browser sends cookies and nothing else of use: neither a WebSocket nor an EventSource can set a header.
 func WithAuthenticate(f func(*http.Request) (Identity, error)) Option {
@@ -163,6 +164,9 @@ func WithBeforeClose(f func(*Conn, error)) Option {
 // WithOrigins lets pages of other origins in, each "scheme://host" or "scheme://host:port". Without it a browser is let in
 // only from the page's own origin: the same scheme, host and port. A request without an Origin header, as programs send, is
 // let in unless the browser says that it comes from another site.
+//
+// A page that sends Authorization or Last-Event-ID with fetch asks with OPTIONS first: the pattern "GET /logs" does not take that,
+// "/logs" does.
 func WithOrigins(origins ...string) Option {
 	set := make(map[origin]bool)
 	for _, s := range origins {

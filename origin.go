@@ -104,11 +104,12 @@ func allowOrigin(h http.Header, foreign string) {
 	h.Add("Vary", "Origin, Accept")
 }
 
-// answerPreflight lets a foreign page that was let in send the headers that a stream understands (Fetch standard, 3.3.2).
+// answerPreflight lets a foreign page that was let in send the headers that a stream, or WithAuthenticate, understands (Fetch
+// standard, 3.3.2).
 func answerPreflight(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", "GET")
-	h.Set("Access-Control-Allow-Headers", "Last-Event-ID")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Last-Event-ID")
 	h.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -93,6 +93,26 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
+// A page of another origin that was let in asks first before it sends who its user is, or where it stands.
+func TestThePreflightOfAPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithOrigins("https://friend.example"), tailcast.WithAuthenticate(users))
+		for origin, want := range map[string]int{"https://friend.example": 204, "http://evil.example": 403, "http://hub.example": 405} {
+			nc := s.dial()
+			io.WriteString(nc, "OPTIONS / HTTP/1.1\r\nHost: hub.example\r\nOrigin: "+origin+"\r\nAccess-Control-Request-Method: GET\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc.Close()
+			may := resp.Header.Get("Access-Control-Allow-Headers")
+			if resp.StatusCode != want || (want == 204) != (strings.Contains(may, "Authorization") && strings.Contains(may, "Last-Event-ID")) {
+				t.Errorf("a page of %s: %s, may send %q", origin, resp.Status, may)
+			}
+		}
+	})
+}
+
 // TestARefusalNamesItsCure: what a page of the user's own meets behind a proxy that changes the Host or ends TLS without a word.
 func TestARefusalNamesItsCure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -99,12 +99,14 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 		return
 	}
 	if h.closing() {
-		h.refuseForNow(w, r, req, "The server is shutting down; try again in a few seconds.", sseFarewell(errShutdown))
+		no := refusalf(http.StatusServiceUnavailable, "The server is shutting down; try again in a few seconds.")
+		no.last = sseFarewell(errShutdown)
+		h.refuse(w, r, no)
 		return
 	}
 	leave, err := h.seats.take(&h.cfg.limits, req.identity.User, r.RemoteAddr)
 	if err != nil {
-		h.refuseForNow(w, r, req, err.Error(), sseError(err.Error()))
+		h.refuse(w, r, refusalf(http.StatusServiceUnavailable, "%v", err))
 		return
 	}
 	defer leave()
@@ -113,18 +115,6 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 	} else {
 		h.serveStream(w, r, req)
 	}
-}
-
-// refuseForNow answers a client that may come back later. An EventSource never comes back after anything but 200, so it gets
-// that, with the advice to come back and last as its end (WHATWG HTML, 9.2.3).
-func (h *Hub) refuseForNow(w http.ResponseWriter, r *http.Request, req *request, sentence string, last []byte) {
-	if req.format.transport != formatSSE.transport {
-		h.refuse(w, r, refusalf(http.StatusServiceUnavailable, "%s", sentence))
-		return
-	}
-	h.refused.Add(1)
-	streamHeader(w.Header(), &req.format)
-	_, _ = w.Write(append(sseHello(), last...))
 }
 
 // admit finds out who the client is, what it asks for, and whether it may have that.
@@ -306,8 +296,11 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 		}
 	}
 	for _, t := range req.topics {
-		// It may be there already, by a hook, or the connection may be ending.
-		_ = c.subscribe(t, req.start[t])
+		// It may be there already, by a hook, or the connection may be ending. But hooks may have left it no room.
+		if err := c.subscribe(t, req.start[t]); errors.Is(err, ErrTooManyTopics) {
+			c.end(fmt.Errorf("tailcast: topic %q: %w", t, err))
+			return true
+		}
 	}
 	c.fan.Beat() // tells a stream where it stands
 	return true

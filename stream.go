@@ -52,12 +52,12 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 		}
 		return
 	}
-	sock.late = func() { c.end(ErrWriteTimeout) }
 	if !h.open(c, req, fanout.Options{Socket: sock, Resident: true, Abort: sock.abort, Handler: streamHandler(c)}) {
 		h.tooLate(c, sock)
 		return
 	}
-	_ = c.fan.Run(r.Context()) // Failed is told
+	sock.late = func() { c.end(ErrWriteTimeout) } // not before: until then nobody knows of c
+	_ = c.fan.Run(r.Context())                    // Failed is told
 	<-c.sealed
 	c.leave()
 }
@@ -193,7 +193,7 @@ type responseSocket struct {
 }
 
 func newResponseSocket(w http.ResponseWriter, points []http.ResponseWriter) *responseSocket {
-	s := &responseSocket{w: w, rc: http.NewResponseController(w)}
+	s := &responseSocket{w: w, rc: http.NewResponseController(w), late: func() {}}
 	for _, p := range points {
 		s.points = append(s.points, http.NewResponseController(p))
 	}

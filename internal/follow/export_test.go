@@ -15,7 +15,6 @@ var (
 
 const (
 	HeadSize  = headSize
-	CheckSize = checkSize
 )
 
 // Siblings lists the names of the rotated files, oldest first.
@@ -60,4 +59,33 @@ func (c *countedFile) Close() error {
 	}
 	c.n.Add(-1)
 	return c.file.Close()
+}
+
+// OnRead calls hook after each read of a file, which it can fail.
+func (f *Follower) OnRead(hook func(offset int64, n int) error) { f.fs = hookedFS{f.fs, hook} }
+
+type hookedFS struct {
+	fileSystem
+	hook func(int64, int) error
+}
+
+type hookedFile struct {
+	file
+	hook func(int64, int) error
+}
+
+func (h hookedFS) Open(name string) (file, error) {
+	f, err := h.fileSystem.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return hookedFile{f, h.hook}, nil
+}
+
+func (h hookedFile) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := h.file.ReadAt(p, offset)
+	if herr := h.hook(offset, n); herr != nil {
+		return 0, herr
+	}
+	return n, err
 }

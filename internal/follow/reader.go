@@ -68,6 +68,11 @@ func (r *reader) fill(limit int64) (int, error) {
 	known := min(len(r.buf), checkSize)
 	want := int(min(max(limit-from, 0), blockSize))
 	r.reserve(want)
+	if want > 0 && from > 0 {
+		if err := r.beginsAsBefore(); err != nil {
+			return 0, err
+		}
+	}
 	var before [checkSize]byte
 	copy(before[:], r.buf[len(r.buf)-known:])
 
@@ -80,9 +85,6 @@ func (r *reader) fill(limit int64) (int, error) {
 		copy(r.buf[start:], before[:known])
 		return 0, cmpErr(err, errChanged)
 	}
-	if n > known && from > 0 && !r.beginsAsBefore() {
-		return 0, errChanged
-	}
 	r.buf = r.buf[:start+n]
 	if r.base == 0 && (from == 0 || len(r.head) < keptHead) {
 		r.head = append(r.head[:0], r.buf[:min(len(r.buf), keptHead)]...)
@@ -93,12 +95,19 @@ func (r *reader) fill(limit int64) (int, error) {
 	return n - known, err
 }
 
-// beginsAsBefore reports whether the file begins with the bytes that it began with: lines that are alike can hide a truncation
-// from the comparison of the bytes before the place of reading.
-func (r *reader) beginsAsBefore() bool {
+// beginsAsBefore returns errChanged unless the file begins with the bytes that it began with: lines that are alike can hide a
+// truncation from the comparison of the bytes before the place of reading. It comes before the block: what was read of that is
+// good, though the file may be truncated right after.
+func (r *reader) beginsAsBefore() error {
 	var head [keptHead]byte
-	n, _ := r.file.ReadAt(head[:len(r.head)], 0)
-	return bytes.Equal(head[:n], r.head)
+	n, err := r.file.ReadAt(head[:len(r.head)], 0)
+	if bytes.Equal(head[:n], r.head) {
+		return nil
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return cmpErr(err, errChanged)
 }
 
 func cmpErr(err, otherwise error) error {

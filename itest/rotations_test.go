@@ -92,6 +92,7 @@ func TestThousandRotations(t *testing.T) {
 			if err := os.WriteFile(pidFile, fmt.Append(nil, w.cmd.Process.Pid), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			eventually(t, "the first line comes", func() bool { return l.got() > 0 })
 			began := time.Now()
 			for range rotations {
 				rotate.run(t)

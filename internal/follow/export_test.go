@@ -14,7 +14,7 @@ var (
 )
 
 const (
-	HeadSize  = headSize
+	HeadSize = headSize
 )
 
 // Siblings lists the names of the rotated files, oldest first.

@@ -91,9 +91,10 @@ type Follower struct {
 	// Owned by Run, and kept from one Run to the next.
 	chain   []*generation // oldest first; the last one is, or was, the live file
 	marks   []mark
-	gap     *Gap     // to be declared before the next generation that is opened
-	last    Position // of the last line that was accepted
-	started bool     // a Run has looked at the path: Start counts no more
+	gap     *Gap      // to be declared before the next generation that is opened
+	last    Position  // of the last line that was accepted
+	blank   time.Time // of an empty file that has turned up among the siblings
+	started bool      // a Run has looked at the path: Start counts no more
 
 	running sync.Mutex
 	active  atomic.Bool // a Run is

@@ -216,17 +216,20 @@ func (r *run) insertMissed(i int, since time.Time, live, pivot identity) {
 	r.insert(max(i-1, 0), before)
 }
 
-// Where the one that follows began by a truncation, they are copies that were made before one, and between copy and truncation
-// lines may have been written.
+// Where the one that follows began by a truncation, or they were written after it was opened, they are copies that were made
+// before one, and between copy and truncation lines may have been written.
 func (r *run) insert(i int, files []*handle) {
 	for n, h := range files {
 		g := r.newGeneration(h)
 		r.age(g)
 		r.stat.update(func(s *Stats) { s.Rotations++ })
 		r.chain = slices.Insert(r.chain, i+n, g)
-		if next := r.chain[i+n+1:]; len(next) > 0 && next[0].cut {
-			g.cut, g.gap = true, cmp.Or(next[0].gap, g.gap)
-			next[0].gap = copyGap(Position{}, true)
+		if i+n+1 == len(r.chain) {
+			continue
+		}
+		if next := r.chain[i+n+1]; next.cut || g.mtime.After(next.h.info.ModTime()) {
+			g.cut, g.gap = true, cmp.Or(next.gap, g.gap)
+			next.cut, next.gap = true, copyGap(Position{}, true)
 		}
 	}
 }
@@ -292,8 +295,10 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	if size < max(g.reader.end(), g.size) {
 		return true, r.truncated(g)
 	}
-	if g.fresh && size > 0 && r.settle(g, size) {
-		return true, nil
+	if g.fresh && size > 0 {
+		if again := r.settle(g, size); again || g.fresh {
+			return again, nil
+		}
 	}
 	turn := min(size, g.reader.end()+turnSize)
 	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
@@ -318,16 +323,31 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 
 // settle makes sure that a generation that began empty is the one that comes next. As long as nothing was read of
 // it, it doesn't show a truncation; so its first block is read, and then the siblings are looked through: what came
-// before that block must be among them. It returns true to have the path looked at again.
+// before that block must be among them. It returns true to have the path looked at again. Where there was nothing to
+// read after all, the generation stays fresh.
 func (r *run) settle(g *generation, size int64) bool {
-	if n, err := g.reader.fill(size); n == 0 || err != nil {
+	n, err := g.reader.fill(size)
+	switch {
+	case errors.Is(err, errChanged):
+		g.fresh = false // it will be met again
 		return false
+	case err != nil:
+		r.fail(err)
+		return false
+	case n == 0:
+		return true
 	}
+	quiet := r.blank.Sub(g.grew) >= quietTime
 	g.fresh, g.grew = false, time.Now()
 	if info, err := g.h.Stat(); err == nil {
 		g.mtime = info.ModTime()
 	}
-	return r.collect(g)
+	again := r.collect(g)
+	if g == r.live() && g.gap == nil && r.blank.After(g.h.info.ModTime()) && !quiet { // and not the file before, which was renamed empty
+		g.gap = copyGap(Position{}, true) // what was written after that copy was made
+	}
+	r.blank = time.Time{}
+	return again
 }
 
 // saw notes what a look has found, for the next one to compare.

@@ -257,6 +257,10 @@ func (f *Follower) missed(since time.Time, live, pivot identity) (before, found 
 		if err != nil {
 			continue
 		}
+		if h.info.Size() == 0 { // a copy of nothing, or one in the making: then it will have changed
+			f.remember(mark{id: identity{h.info}})
+			f.blank = h.info.ModTime()
+		}
 		if f.familiar(h) || f.isCopy(h) {
 			h.release()
 			continue

@@ -25,6 +25,7 @@ func (r *run) truncated(g *generation) error {
 			return err
 		}
 	}
+	r.blank = time.Time{} // that is what the empty file was about
 	r.stat.update(func(s *Stats) { s.Truncations++ })
 	r.remember(mark{src: g.src, id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
 	gap := truncationGap(g, copied, unread)

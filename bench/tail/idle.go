@@ -1,0 +1,3 @@
+package main
+
+func idleMain(what string, orders <-chan string, path string) {}

@@ -197,7 +197,7 @@ var filler = func() []byte {
 func lineText(writer string, gen, seq, width int) []byte {
 	b := fmt.Appendf(nil, "%s.%d %d ", writer, gen, seq)
 	for len(b) < width-9 {
-		at := seq * 31 % len(filler)
+		at := seq * 31 % (len(filler) / 2)
 		b = append(b, filler[at:min(len(filler), at+width-9-len(b))]...)
 	}
 	return fmt.Appendf(b, " %08x", crc32.ChecksumIEEE(b))

@@ -2,12 +2,14 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 )
@@ -18,44 +20,34 @@ func main() {
 	}
 	var (
 		out     = flag.String("o", "", "`file` to write; standard output if it is not set")
-		run     = flag.String("run", "", "`regexp` of scenarios; only the table is made then")
-		only    = flag.String("only", "", "`regexp` of followers")
-		jobs    = flag.Int("j", 8, "cells at a time")
+		run     = flag.String("run", "", "`regexp` of scenarios: only these, and no speeds")
+		only    = flag.String("follower", "", "`regexp` of followers")
+		jobs    = flag.Int("j", 8, "scenarios at a time")
 		verbose = flag.Bool("v", false, "tell of each cell, and what was wrong in it")
 	)
 	flag.Parse()
-	b := &bench{jobs: *jobs, followers: followers, scenarios: scenarios, began: time.Now()}
+	b := newBench(regexp.MustCompile(*run), regexp.MustCompile(*only), *jobs)
 	if *verbose {
 		b.log = os.Stderr
 	}
-	b.scenarios = slices.DeleteFunc(slices.Clone(b.scenarios), func(s scenario) bool {
-		return !regexp.MustCompile(*run).MatchString(s.name)
-	})
-	b.followers = slices.DeleteFunc(slices.Clone(b.followers), func(f *follower) bool {
-		return !regexp.MustCompile(*only).MatchString(f.name)
-	})
-	err := b.table()
-	if err != nil {
+	if err := b.main(*out, *run == ""); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	_ = out
-	for _, s := range b.scenarios {
-		for _, f := range b.followers {
-			fmt.Printf("%s | %s | %+v\n", s.name, f.name, b.results[cell{s.name, f}])
-		}
-	}
-	_ = out
 }
 
 // A bench is one run of everything.
 type bench struct {
-	jobs      int
 	followers []*follower
 	scenarios []scenario
-	log       *os.File
+	jobs      int
+	log       io.Writer
 	began     time.Time
-	results   map[cell]result
+	load, fs  string
+
+	mu      sync.Mutex
+	results map[cell]result
+	err     error // of the driver
 }
 
 type cell struct {
@@ -63,56 +55,86 @@ type cell struct {
 	follower *follower
 }
 
-// table plays all scenarios with all followers.
-func (b *bench) table() error {
+func newBench(run, only *regexp.Regexp, jobs int) *bench {
+	b := &bench{jobs: jobs, began: time.Now(), load: firstLine("/proc/loadavg"), log: io.Discard, results: make(map[cell]result)}
+	for _, s := range scenarios {
+		if run.MatchString(s.name) {
+			b.scenarios = append(b.scenarios, s)
+		}
+	}
+	for _, f := range followers {
+		if only.MatchString(f.name) {
+			b.followers = append(b.followers, f)
+		}
+	}
+	return b
+}
+
+func (b *bench) main(out string, all bool) error {
+	if _, err := exec.LookPath("tail"); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
+	if err := b.play(dir); err != nil {
 		return err
 	}
-	b.results = make(map[cell]result)
-	var (
-		mu    sync.Mutex
-		wg    sync.WaitGroup
-		first error
-		slots = make(chan struct{}, b.jobs)
-	)
-	for i, sc := range b.scenarios {
+	var s *speeds
+	if all {
+		if s, err = b.speeds(dir); err != nil {
+			return err
+		}
+	}
+	if out == "" {
+		_, err = fmt.Print(b.report(s))
+		return err
+	}
+	return os.WriteFile(out, []byte(b.report(s)), 0o644)
+}
+
+// play plays all scenarios with all followers in directories below dir.
+func (b *bench) play(dir string) error {
+	b.fs = fileSystem(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // one scenario has a user of its own
+		return err
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, b.jobs)
+	for i, s := range b.scenarios {
 		for j, f := range b.followers {
-			if sc.alone && !f.resume || sc.root && os.Getuid() != 0 {
+			if s.alone && !f.resume || s.root && os.Getuid() != 0 {
 				continue
 			}
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()
-				began := time.Now()
-				cellDir := filepath.Join(dir, fmt.Sprintf("%d.%d", i, j))
-				err := os.Mkdir(cellDir, 0o755)
-				var r result
-				if err == nil {
-					r, err = play(sc, f, cellDir)
-				}
-				os.RemoveAll(cellDir)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil && first == nil {
-					first = err
-				}
-				b.results[cell{sc.name, f}] = r
-				if b.log != nil {
-					fmt.Fprintf(b.log, "%-28s %-11s %5.1f s  %s\n", sc.name, f.name, time.Since(began).Seconds(), r)
-					if !r.clean() || r.Gaps > 0 {
-						for _, note := range r.Notes[:min(len(r.Notes), 8)] {
-							fmt.Fprintf(b.log, "\t%s\n", note)
-						}
-					}
-				}
+				b.cell(s, f, filepath.Join(dir, fmt.Sprintf("%d.%d", i, j)))
 			})
 		}
 	}
 	wg.Wait()
-	return first
+	return b.err
+}
+
+func (b *bench) cell(s scenario, f *follower, dir string) {
+	began := time.Now()
+	err := os.Mkdir(dir, 0o755)
+	var r result
+	if err == nil {
+		r, err = play(s, f, dir)
+	}
+	os.RemoveAll(dir)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = cmp.Or(b.err, err)
+	b.results[cell{s.name, f}] = r
+	fmt.Fprintf(b.log, "%-30s %-11s %5.1f s  %s\n", s.name, f.name, time.Since(began).Seconds(), r)
+	if !r.clean() || r.Gaps > 0 {
+		for _, note := range r.Notes[:min(len(r.Notes), 8)] {
+			fmt.Fprintf(b.log, "\t%s\n", note)
+		}
+	}
 }

@@ -261,9 +261,3 @@ func (w *writer) slowly(d time.Duration) {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
-
-// over writes the log anew in one go, as "> app.log" does: truncated and written.
-func (w *writer) over(text string) {
-	w.s.truncate()
-	w.put(text)
-}

@@ -1,3 +1,0 @@
-package main
-
-func idleMain(what string, orders <-chan string, path string) {}

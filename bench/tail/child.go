@@ -179,7 +179,7 @@ func followTailcast(out *recorder, orders <-chan string, path string, fromEnd bo
 	}
 }
 
-// followNxadm follows as the README of nxadm/tail says, or with the options that do best.
+// followNxadm follows as the README of nxadm/tail says, or by polling and with whole lines only.
 func followNxadm(out *recorder, orders <-chan string, path string, fromEnd, poll bool) {
 	config := tail.Config{Follow: true, ReOpen: true}
 	if poll {

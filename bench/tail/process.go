@@ -31,7 +31,7 @@ var followers = []*follower{
 	{name: "nxadm", lib: "nxadm",
 		about: "`tail.TailFile(path, tail.Config{Follow: true, ReOpen: true})`, as its README says"},
 	{name: "nxadm poll", lib: "nxadm", args: []string{"-poll"},
-		about: "the same with `Poll: true, CompleteLines: true`, with which it does best"},
+		about: "the same with `Poll: true, CompleteLines: true`: it looks four times a second, and keeps pieces of lines back"},
 	{name: "GNU tail", about: "`tail -n +1 -F path`, a process whose output is cut into lines"},
 }
 

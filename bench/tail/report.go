@@ -242,7 +242,7 @@ func (s *speeds) report(p *page) {
 	p.say("\n## Idle\n")
 	p.say("%d quiet files in one directory, followed by one process, over %v (`getrusage`). Files beyond what inotify's instances", idleFiles, idleTime)
 	p.say("allow are polled only.\n")
-	p.head("", "CPU s/s", "of one processor", "notified", "peak RSS")
+	p.head("", "CPU s/s", "of one processor", "notified", "RSS")
 	for _, name := range []string{"tailcast", "nxadm"} {
 		i := s.idle[name]
 		notified := "–"

@@ -274,18 +274,8 @@ var scenarios = []scenario{
 		time.Sleep(300 * ms)
 		w.slowly(300 * ms)
 	}},
-	{name: "copytruncate, twice", about: "two times between two looks, 200 lines before each", play: func(s *scene) {
-		w := begin(s)
-		s.between(func() {
-			for range 2 {
-				w.lines(200)
-				s.shift()
-				s.copy("app.log", "app.log.1")
-				s.truncate()
-			}
-			w.lines(200)
-		})
-	}},
+	copytruncates(2),
+	copytruncates(5),
 	{name: "copytruncate, fast writer", about: "3 times while a writer writes 60 000 lines: some come between copy and truncation", play: func(s *scene) {
 		w := begin(s)
 		done := make(chan struct{})
@@ -298,6 +288,21 @@ var scenarios = []scenario{
 		}()
 		for range 3 {
 			time.Sleep(300 * ms)
+			s.shift()
+			s.copy("app.log", "app.log.1")
+			s.truncate()
+		}
+		<-done
+	}},
+	{name: "copytruncate, no pause", about: "5 times while a writer writes 100 000 lines without a pause", play: func(s *scene) {
+		w := begin(s)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.lines(100_000)
+		}()
+		for range 5 {
+			time.Sleep(50 * ms)
 			s.shift()
 			s.copy("app.log", "app.log.1")
 			s.truncate()
@@ -636,6 +641,25 @@ func rotations(n int) scenario {
 					w.lines(200)
 					s.rotate()
 					w.reopen()
+				}
+				w.lines(200)
+			})
+		},
+	}
+}
+
+func copytruncates(n int) scenario {
+	return scenario{
+		name:  fmt.Sprintf("copytruncate, %d in one look", n),
+		about: fmt.Sprintf("copied and truncated %d times between two looks, 200 lines before each", n),
+		play: func(s *scene) {
+			w := begin(s)
+			s.between(func() {
+				for range n {
+					w.lines(200)
+					s.shift()
+					s.copy("app.log", "app.log.1")
+					s.truncate()
 				}
 				w.lines(200)
 			})

@@ -235,7 +235,7 @@ func latencies(dir, follower string, rate int, d time.Duration) (took []time.Dur
 type idleness struct {
 	CPU      float64 // seconds per second
 	Notified int     // files of whose changes the system tells; -1 = unknown
-	RSS      int64   // bytes, at most
+	RSS      int64   // bytes
 }
 
 const idleFiles = 1000
@@ -318,6 +318,13 @@ func idleMain(what string, orders <-chan string, dir string) {
 		var usage syscall.Rusage
 		syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
 		cpu := usage.Utime.Nano() + usage.Stime.Nano()
-		fmt.Println(cpu, notified(), usage.Maxrss<<10)
+		fmt.Println(cpu, notified(), resident())
 	}
+}
+
+// resident is how much memory this process has. Maxrss of getrusage would be its parent's, if that one is larger.
+func resident() int64 {
+	var size, pages int64
+	fmt.Sscan(firstLine("/proc/self/statm"), &size, &pages)
+	return pages * int64(os.Getpagesize())
 }

@@ -181,7 +181,10 @@ func (r *reader) cut(dst []Line, final, partial bool) ([]Line, int) {
 		if at == len(r.buf) && final && b[size-1] != '\n' {
 			cut = partial
 		}
-		dst = append(dst, Line{Data: b[:n:n], Pos: r.positionAt(at), Partial: cut})
+		dst = dst[:len(dst)+1]
+		line := &dst[len(dst)-1] // field by field: a Line that is built first and copied then takes twice as long
+		line.Data, line.Partial, line.Gap = b[:n:n], cut, nil
+		line.Pos.Epoch, line.Pos.Offset, line.Pos.Check = r.epoch, uint64(r.base+int64(at)), checkOf(r.buf[:at])
 	}
 	return dst, at
 }

@@ -12,8 +12,8 @@ import (
 
 const (
 	// lookSpacing keeps a writer of many small lines from costing a look for each of them. It delays a line only when
-	// another one came less than this before.
-	lookSpacing = time.Millisecond
+	// another one came less than this before: then by a millisecond, which is the least that the runtime sleeps.
+	lookSpacing = 250 * time.Microsecond
 	// maxBackoff is the longest time between two looks at a path that can't be read.
 	maxBackoff = 4
 )
@@ -161,8 +161,12 @@ func (r *run) wait() error {
 	case <-r.ctx.Done():
 		return context.Cause(r.ctx)
 	case <-timer.C:
-		return nil
 	}
+	select {
+	case <-r.watch.wake: // for what the next look sees anyway
+	default:
+	}
+	return nil
 }
 
 // interval backs off while there is nothing to read from at all.

@@ -1,0 +1,17 @@
+module github.com/tailcast/tailcast/bench
+
+go 1.25.0
+
+replace github.com/tailcast/tailcast => ../
+
+require (
+	github.com/nxadm/tail v1.4.11
+	github.com/tailcast/tailcast v0.0.0-00010101000000-000000000000
+)
+
+require (
+	github.com/fsnotify/fsnotify v1.10.1 // indirect
+	golang.org/x/sys v0.38.0 // indirect
+	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect
+	nhooyr.io/websocket v1.8.17 // indirect
+)

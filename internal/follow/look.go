@@ -307,7 +307,9 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		r.saw(g, info)
 		return true, err
 	case errors.Is(err, errChanged):
-		g.grew = time.Now() // now or before: the size may be that of what is there now
+		if n > 0 { // and not only what is there now
+			g.grew = time.Now()
+		}
 		return true, r.truncated(g)
 	case err != nil:
 		r.fail(err)

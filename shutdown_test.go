@@ -80,7 +80,13 @@ func TestShutdownOfTheServerClosesTheHub(t *testing.T) {
 	for range 7 {
 		<-ready
 	}
-	for deadline := time.Now().Add(20 * time.Second); len(hub.Stats().Connections) != 3; time.Sleep(time.Millisecond) {
+	subscribed := func() (n int) {
+		for c := range hub.Conns() {
+			n += len(c.Topics())
+		}
+		return n
+	}
+	for deadline := time.Now().Add(20 * time.Second); subscribed() != 7; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(hub.Stats().Connections)
 		}

@@ -133,10 +133,8 @@ func TestLater(t *testing.T) {
 	_, push := hub.Push(ctx, "alice", "mail", nil)
 	_, drop := hub.Drop(ctx, "alice", "mail")
 	_, disconnect := hub.Disconnect(ctx, "alice", nil)
-	checkpoint := hub.Run(ctx, &tailcast.Tail{Path: "app.log", Checkpoint: "app.pos"})
 	for name, err := range map[string]error{
 		"Subscribe": subscribe, "Push": push, "Drop": drop, "Disconnect": disconnect, "WaitLag": hub.WaitLag(ctx, "", 0),
-		"Checkpoint": checkpoint,
 	} {
 		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)

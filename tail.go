@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -43,10 +44,26 @@ type Tail struct {
 	Path string
 	// Topic is where lines are published: "", the default topic, unless it is set.
 	Topic string
-	// Start is where a file that exists at the first Run begins: at its end, by default.
+	// Start is where a file that exists at the first Run begins: at its end, by default. See also Checkpoint.
 	Start Start
-	// Checkpoint is a file that keeps the place up to which lines were published, so that a restart goes on there. Not in this
-	// version: where it is set, Run returns an error that matches errors.ErrUnsupported.
+	// Checkpoint is a file that keeps the place up to which lines were published, so that a new process goes on there: through
+	// any number of rotations, and with the late lines of old files, nothing is missing and nothing comes twice. It beats Start,
+	// which counts only where there is no checkpoint yet. Published means that Publish returned nil; what viewers have got is
+	// theirs to know.
+	//
+	// It is written, atomically, once in a second in which lines came, and when Run ends. So what a process that is killed had
+	// published after it was written last, in about a second, is published again by the next one. Its directory must be there.
+	// Where the checkpoint cannot be written, that is logged once and shown in TailStats, and tried again every second.
+	//
+	// If the place is in no file any more there is a Gap, and then all that has come since. A checkpoint of no use, because it is
+	// damaged, of another Path or of a newer version, is logged and shown in TailStats, and renamed to Checkpoint + ".bad"; then
+	// Start counts. To begin anew, remove the file while nothing runs.
+	//
+	// Each Tail needs one of its own. While another one uses it, in this process or in another, Run returns an error, and
+	// Hub.Run tries again: so a new process can be started before the old one has ended. (The file that shows this, Checkpoint +
+	// ".lock", may stay behind when a process is killed, and means nothing then.)
+	//
+	// It has the beginnings and the last bytes of some files in it, and only its owner can read it.
 	Checkpoint string
 	// Rotated is a glob of the names that rotation gives to Path. By default the usual ones are known: app.log.1,
 	// app.log-20260101, app-20260101.log.
@@ -91,6 +108,7 @@ type TailStats struct {
 	Open        int    // files that are open now
 	Notified    bool   // the system tells of changes; else the file is polled only
 	Trouble     string // what keeps it from reading, if anything
+	Checkpoint  string // what was or is wrong with the checkpoint, if anything
 }
 
 func (t *Tail) stats() any {
@@ -102,6 +120,9 @@ func (t *Tail) stats() any {
 	if s.Trouble != "" && s.LastError != nil {
 		out.Trouble += ": " + s.LastError.Error()
 	}
+	if s.CheckpointError != nil {
+		out.Checkpoint = s.CheckpointError.Error()
+	}
 	return out
 }
 
@@ -109,7 +130,7 @@ func (t *Tail) follow() *follow.Follower {
 	t.once.Do(func() {
 		t.follower = follow.New(follow.Config{
 			Path: t.Path, Rotated: t.Rotated, Start: follow.Start(t.Start), MaxLine: t.MaxLine,
-			Poll: t.Poll, NoNotify: t.PollOnly, Grace: t.Grace,
+			Poll: t.Poll, NoNotify: t.PollOnly, Grace: t.Grace, Checkpoint: t.Checkpoint,
 			Begin: func(p follow.Position) {
 				if pub, stop := t.publisher(); pub != nil {
 					if err := pub.begin(t.Topic, t, Position(p)); err != nil {
@@ -141,8 +162,8 @@ func (t *Tail) Run(ctx context.Context, pub Publisher) error {
 	if t.Path == "" {
 		return Permanent(errors.New("tailcast: tail: Path is empty"))
 	}
-	if t.Checkpoint != "" {
-		return Permanent(later("Tail.Checkpoint"))
+	if t.Checkpoint != "" && filepath.Clean(t.Checkpoint) == filepath.Clean(t.Path) {
+		return Permanent(fmt.Errorf("tailcast: tail %s: Checkpoint is the same file", t.Path))
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

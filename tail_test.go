@@ -1,14 +1,17 @@
 package tailcast_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -337,5 +340,83 @@ func TestReconnectsAtFullSpeed(t *testing.T) {
 	t.Logf("%d reconnects, %d gaps", reconnects.Load(), hub.Stats().Gaps)
 	if n := hub.Stats().Gaps; n != 0 {
 		t.Errorf("%d gaps were declared", n)
+	}
+}
+
+// A restart with a checkpoint goes on with the next line, for those who have no position of their own.
+func TestTailCheckpoint(t *testing.T) {
+	l := newLogFile(t, "a\nb\n")
+	checkpoint := filepath.Join(t.TempDir(), "app.pos")
+	process := func(n int) (lines []string) { // one that ends when it has published n lines
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		src := &tailcast.Tail{Path: l.path, Start: tailcast.FromStart, Checkpoint: checkpoint, Poll: 10 * time.Millisecond}
+		err := src.Run(ctx, tailcast.PublisherFunc(func(_ context.Context, msgs ...tailcast.Message) error {
+			for _, m := range msgs {
+				lines = append(lines, string(m.Data))
+			}
+			if len(lines) >= n {
+				cancel()
+			}
+			return nil
+		}))
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v", err)
+		}
+		return lines
+	}
+	first := process(2)
+	l.append("c\n")
+	l.rotate()
+	l.append("d\n")
+	if got := append(first, process(2)...); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What is wrong with a checkpoint is said in the log and in the Stats, and the stream goes on. A second Tail with the same one
+// waits until the first has ended.
+func TestTailCheckpointTrouble(t *testing.T) {
+	l := newLogFile(t, "a\n")
+	checkpoint := filepath.Join(t.TempDir(), "app.pos")
+	l.must(os.WriteFile(checkpoint, []byte("17"), 0o600))
+	var log bytes.Buffer
+	hub := tailcast.New(tailcast.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	defer hub.Close()
+	tail := func(topic string) *tailcast.Tail {
+		return &tailcast.Tail{Path: l.path, Topic: topic, Start: tailcast.FromStart, Checkpoint: checkpoint}
+	}
+	done := make(chan error)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- hub.Run(ctx, tail("")) }()
+	until := func(cond func(s tailcast.Stats) bool) tailcast.Stats {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			s := hub.Stats()
+			if cond(s) || time.Now().After(deadline) {
+				return s
+			}
+		}
+	}
+	stats := until(func(s tailcast.Stats) bool { return s.Published == 1 })
+	go func() { done <- hub.Run(ctx, tail("second")) }()
+	waiting := until(func(s tailcast.Stats) bool { return len(s.Sources) == 2 && s.Sources[1].Restarts > 0 }).Sources[1]
+	cancel()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, said := range []string{stats.Sources[0].Detail.(tailcast.TailStats).Checkpoint, log.String()} {
+		if !strings.Contains(said, checkpoint) || !strings.Contains(said, "no checkpoint") {
+			t.Errorf("%q", said)
+		}
+	}
+	if !strings.Contains(waiting.Error, checkpoint+": another follower uses it") {
+		t.Errorf("the second one: %q", waiting.Error)
+	}
+	err := hub.Run(t.Context(), &tailcast.Tail{Path: l.path, Topic: "third", Checkpoint: l.path})
+	if err == nil || !strings.Contains(err.Error(), "Checkpoint is the same file") {
+		t.Errorf("a checkpoint in the file itself: %v", err)
 	}
 }

@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("ITEST_WRITER") != "" { // this process is a writer: see startWriter
 		os.Exit(writerMain())
 	}
+	if os.Getenv("ITEST_FOLLOWER") != "" { // this process is a follower: see startFollower
+		os.Exit(followerMain())
+	}
 	code := m.Run()
 	if binDir != "" {
 		os.RemoveAll(binDir)

@@ -57,11 +57,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // A config is what the command line says.
 type config struct {
-	addr      string
-	last      int
-	fromStart bool
-	demo      pace
-	logs      []logFile // none: write one
+	addr       string
+	last       int
+	fromStart  bool
+	checkpoint string
+	demo       pace
+	logs       []logFile // none: write one
 }
 
 // start is where a file begins that is there already.
@@ -86,6 +87,7 @@ func parse(args []string, help io.Writer) (*config, error) {
 	fs.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "listen on this `address`; port 0 takes a free one")
 	fs.IntVar(&cfg.last, "last", 10, "begin with the last `N` lines of each file")
 	fs.BoolVar(&cfg.fromStart, "from-start", false, "begin with the first line of each file instead; viewers get what fits into memory, and with /logs?since=earliest all of it")
+	fs.StringVar(&cfg.checkpoint, "checkpoint", "", "with one FILE: keep the place in this `file`, and go on there when started again")
 	fs.DurationVar(&cfg.demo.interval, "demo-interval", 250*time.Millisecond, "without FILE: `time` between two lines")
 	fs.IntVar(&cfg.demo.rotate, "demo-rotate", 200, "without FILE: rotate the log every `N` lines")
 	fs.SetOutput(io.Discard) // one sentence is enough for a mistake
@@ -103,6 +105,9 @@ func parse(args []string, help io.Writer) (*config, error) {
 	}
 	var err error
 	cfg.logs, err = nameLogs(fs.Args())
+	if err == nil && cfg.checkpoint != "" && len(cfg.logs) != 1 {
+		err = errors.New("-checkpoint goes with exactly one FILE")
+	}
 	return cfg, err
 }
 

@@ -184,6 +184,7 @@ func TestMistakesGetOneSentence(t *testing.T) {
 		"a number that is none":             {[]string{"-last", "few"}, exitUsage, "few"},
 		"a negative number of lines":        {[]string{"-last", "-1", file}, exitUsage, "must not be negative"},
 		"no time between demo lines":        {[]string{"-demo-interval", "0"}, exitUsage, "must be positive"},
+		"a checkpoint of no file":           {[]string{"-checkpoint", "app.pos"}, exitUsage, "exactly one FILE"},
 		"two files of one base name":        {[]string{file, filepath.Join(dir, "old", "app.log")}, exitUsage, "would both be called app.log"},
 		"more files than topics":            {slices.Repeat([]string{file}, maxLogs+1), exitUsage, "too many"},
 		"a name with control characters":    {[]string{"a\nb.log", file}, exitUsage, "plain text"},

@@ -44,7 +44,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	hub := tailcast.New(tailcast.WithBacklog(cfg.backlog()))
 	var sources []tailcast.Source
 	for _, l := range cfg.logs {
-		sources = append(sources, &tailcast.Tail{Path: l.path, Topic: l.Topic, Start: cfg.start()})
+		sources = append(sources, &tailcast.Tail{Path: l.path, Topic: l.Topic, Start: cfg.start(), Checkpoint: cfg.checkpoint})
 	}
 	srv := &http.Server{
 		Handler:           routes(hub, cfg.logs),

@@ -17,6 +17,30 @@ const (
 	HeadSize = headSize
 )
 
+// OnCheckpoint has f called in Run whenever the state is handed over to be written.
+func (c *Config) OnCheckpoint(f func()) { c.onCheckpoint = f }
+
+// Fault has f asked before each step of writing the checkpoint.
+func (c *Config) Fault(f func(step string) error) { c.fault = f }
+
+// Recode decodes a checkpoint and encodes it again.
+func Recode(data []byte, path string) ([]byte, error) {
+	s, err := decodeCheckpoint(data, path)
+	if err != nil {
+		return nil, err
+	}
+	return s.encode(path), nil
+}
+
+// Restore lets f go on where a checkpoint says.
+func (f *Follower) Restore(data []byte, path string) error {
+	s, err := decodeCheckpoint(data, path)
+	if err == nil {
+		f.restore(s)
+	}
+	return err
+}
+
 // Siblings lists the names of the rotated files, oldest first.
 func (f *Follower) Siblings() []string {
 	var names []string

@@ -50,12 +50,21 @@ type Config struct {
 	// Grace is how long a rotated file stays open after the last sign of life. Default 5 s.
 	Grace    time.Duration
 	NoNotify bool // poll only
+	// Checkpoint is a file that keeps the state, so that the first Run of another process goes on where the last one has ended.
+	// It beats Start and After, unless it is absent or of no use. It is written once in CheckpointEvery, while there is something
+	// new, and at the end of each Run. Default 1 s.
+	Checkpoint      string
+	CheckpointEvery time.Duration
 	// Begin is called in every Run, before the first emit, with the position after which the first line will come. Where that
 	// is not known yet, because the file is absent or its first line is incomplete, it is called early with zero, and again
 	// when it is known.
 	Begin func(Position)
-	// Report is called once for each trouble that begins. It must not block.
+	// Report is called once for each trouble that begins. It must not block, and may be called by several goroutines.
 	Report func(event string, err error)
+
+	// For tests.
+	onCheckpoint func()                  // the state was handed over to be written
+	fault        func(step string) error // see writeDurably
 }
 
 // The events that are reported.
@@ -65,12 +74,16 @@ const (
 	EventIrregular  = "irregular"  // it is a directory, a pipe or a device
 	EventUnwatched  = "unwatched"  // no notifications: polling only
 	EventRecovered  = "recovered"  // the file is being read again
+
+	EventCheckpoint   = "checkpoint"         // it is of no use, or can't be written
+	EventCheckpointed = "checkpoint written" // it could be written again
 )
 
 func (c *Config) setDefaults() {
 	c.MaxLine = max(cmpOr(c.MaxLine, 1<<20), utf8.UTFMax)
 	c.Poll = cmpOr(c.Poll, 250*time.Millisecond)
 	c.Grace = cmpOr(c.Grace, 5*time.Second)
+	c.CheckpointEvery = cmpOr(c.CheckpointEvery, checkpointEvery)
 }
 
 // cmpOr is v, or the default where v is not positive.
@@ -123,7 +136,9 @@ func (f *Follower) chainIndex(id identity) int {
 //
 // Each batch of lines counts as delivered when emit returns nil, and not at all when it returns an error. The next Run goes
 // on after the last delivered line, whatever has been rotated in between. Plainly: return an error from emit and call Run
-// again, and nothing is lost or repeated.
+// again, and nothing is lost or repeated. With a Checkpoint that holds for the Run of another process too; if the process was
+// killed, what was delivered since the checkpoint was last written is repeated. ErrCheckpointInUse means that nothing was
+// begun.
 func (f *Follower) Run(ctx context.Context, emit func(lines []Line) error) error {
 	if !f.running.TryLock() {
 		panic("follow: Run is called while another Run of the same Follower is active")
@@ -132,5 +147,8 @@ func (f *Follower) Run(ctx context.Context, emit func(lines []Line) error) error
 	f.active.Store(true)
 	defer f.active.Store(false)
 	r := &run{Follower: f, ctx: ctx, emit: emit, batch: make([]Line, 0, batchSize)}
+	if f.cfg.Checkpoint != "" {
+		return r.runFromCheckpoint()
+	}
 	return r.loop()
 }

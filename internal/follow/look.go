@@ -20,6 +20,7 @@ type run struct {
 	emit  func([]Line) error
 	batch []Line
 
+	ckpt    *checkpointer // nil without a checkpoint
 	watch   *watcher
 	begun   bool      // Begin was called
 	placed  bool      // with a position
@@ -29,6 +30,8 @@ type run struct {
 	changed time.Time // when the last generation began
 	since   time.Time // what was written to since then may belong before it
 	scanned time.Time // when the siblings were last looked through
+
+	restored bool // from the checkpoint, in this Run
 }
 
 // A halt ends the Run: it is the consumer's error, or the end of the context. All other errors are the file's.
@@ -44,6 +47,7 @@ func (r *run) loop() error {
 		if err != nil {
 			return err
 		}
+		r.checkpoint()
 		if moved {
 			continue
 		}
@@ -387,6 +391,7 @@ func (r *run) deliverGap(gap *Gap) error {
 // deliverTo delivers lines of one generation.
 func (r *run) deliverTo(g *generation) func([]Line, int) error {
 	return func(lines []Line, _ int) error {
+		r.checkpoint()
 		from, last := g.reader.position(), lines[len(lines)-1]
 		if !r.placed { // the first line is complete: now its beginning is a position
 			r.begin(from)
@@ -411,6 +416,7 @@ func (r *run) offer(lines []Line) error {
 	if err := r.emit(lines); err != nil {
 		return halt{err}
 	}
+	r.delivered()
 	return nil
 }
 

@@ -17,7 +17,13 @@ import (
 // of every generation. FOLLOW_PROGRAMS is how many; FOLLOW_SEED=n runs program n only, and shows it.
 // FOLLOW_HEADER=1 lets all generations begin with the same line: then a position right after it is one of several generations,
 // and a replay from there need not be the one that the model expects.
-func TestRandomPrograms(t *testing.T) {
+func TestRandomPrograms(t *testing.T) { randomPrograms(t, false) }
+
+// TestRandomRestarts is the same with a checkpoint: whenever the program would stop, the process may end, or be killed. All
+// that holds for one process holds for a sequence of them, but that a killed one's last second is repeated.
+func TestRandomRestarts(t *testing.T) { randomPrograms(t, true) }
+
+func randomPrograms(t *testing.T, restarts bool) {
 	first, last := 0, 200
 	if testing.Short() {
 		last = 40
@@ -35,7 +41,7 @@ func TestRandomPrograms(t *testing.T) {
 		var p *program
 		ok := t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p = newProgram(t, seed)
+				p = newProgram(t, seed, restarts)
 				defer p.r.close()
 				p.execute()
 			})
@@ -59,13 +65,14 @@ type program struct {
 	live *modelGen // the one that the path names; nil while nothing does
 	max  int       // rotated files that are kept
 
-	copies  bool // rotation copies and truncates, else it renames
-	dated   bool // app.log-2026…, else app.log.1
-	header  bool // all generations begin with the same line
-	rotated []rotatedFile
-	dates   int
-	seq     int
-	gaps    int // how many gaps there may be
+	restarts bool // the process may end
+	copies   bool // rotation copies and truncates, else it renames
+	dated    bool // app.log-2026…, else app.log.1
+	header   bool // all generations begin with the same line
+	rotated  []rotatedFile
+	dates    int
+	seq      int
+	gaps     int // how many gaps there may be
 }
 
 type rotatedFile struct {
@@ -92,12 +99,15 @@ type modelLine struct {
 	mute bool // or not even that: its generation was never seen, or was at its end when it was last seen
 }
 
-func newProgram(t *testing.T, seed int) *program {
+func newProgram(t *testing.T, seed int, restarts bool) *program {
 	rng := rand.New(rand.NewPCG(7, uint64(seed)))
 	p := &program{t: t, r: newRig(t), rng: rng, max: 3 + rng.IntN(4), dated: rng.IntN(3) == 0, header: os.Getenv("FOLLOW_HEADER") != ""}
 	p.r.coarse = rng.IntN(3) == 0
 	p.r.cfg.Start = -1
 	p.copies = rng.IntN(3) == 0
+	if p.restarts = restarts; restarts {
+		p.r.cfg.Checkpoint = p.r.path("app.pos")
+	}
 	return p
 }
 
@@ -142,8 +152,10 @@ func (p *program) step() {
 	case n < 92:
 		p.pause(time.Duration(p.rng.IntN(20)) * time.Second)
 	case n < 94:
-		p.note("stop")
-		p.r.stop()
+		p.stop()
+	case n < 96 && p.restarts:
+		p.stop()
+		p.run()
 	case n < 97:
 		p.run()
 	case n < 98:
@@ -158,6 +170,38 @@ func (p *program) step() {
 func (p *program) pause(d time.Duration) {
 	p.note("sleep %v", d)
 	p.r.wait(d)
+}
+
+func (p *program) stop() {
+	n := 0
+	if p.restarts {
+		n = p.rng.IntN(5)
+	}
+	switch {
+	case n == 0:
+		p.note("stop")
+		p.r.stop()
+	case n <= 2 || p.unknownStart():
+		p.note("exit")
+		p.r.exit()
+	default:
+		p.note("kill")
+		p.r.kill()
+		for _, g := range p.gens { // what the checkpoint did not know was never seen
+			for _, l := range g.lines {
+				l.mute = l.mute || l.may && !p.delivered(g.lines[0])
+			}
+		}
+		p.note("repeats %d", len(p.r.repeated))
+	}
+}
+
+// unknownStart reports whether a file that is copied and truncated would be an unread one for the next process: see step.
+func (p *program) unknownStart() bool {
+	unsaved := p.r.items[min(p.r.saved, len(p.r.items)):]
+	return p.copies && slices.ContainsFunc(p.gens, func(g *modelGen) bool {
+		return len(g.lines) > 0 && slices.ContainsFunc(unsaved, func(it item) bool { return it.data == g.lines[0].text })
+	})
 }
 
 func (p *program) run() {
@@ -420,6 +464,7 @@ func (p *program) compare() {
 			known[l.text] = true
 			n := at[l.text]
 			switch {
+			case n == 0 && p.repeated(l):
 			case n == 0:
 				p.checkLoss(g, l, last, gaps)
 			case n < last:
@@ -447,6 +492,11 @@ func (p *program) compare() {
 	if headers > wantHeaders || headers < wantHeaders-p.gaps {
 		p.t.Errorf("%d headers came, want %d", headers, wantHeaders)
 	}
+}
+
+// repeated lines came, but the process was killed that had got them, and they have gone since.
+func (p *program) repeated(l *modelLine) bool {
+	return slices.ContainsFunc(p.r.repeated, func(it item) bool { return it.data == l.text })
 }
 
 // checkLoss wants a gap after the last line that came of the generation.

@@ -19,6 +19,9 @@ func (r *run) reopen() {
 		}
 		r.replaceFile(g, h)
 	}
+	if r.restored {
+		r.rememberPast()
+	}
 }
 
 // findAgain prefers the same file even if its content has changed: the next look will see that it was truncated. Another
@@ -39,8 +42,11 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 		}
 		h.release() // the file of an old one was removed meanwhile, and a new file has its number
 	}
-	if done {
+	if done && tellsFiles(g.src.info, list) {
 		return nil
+	}
+	if done && len(list) > 0 && list[len(list)-1].name == r.cfg.Path {
+		list = list[:len(list)-1]
 	}
 	_, h := r.locate(list, identity{}, with(g.reader.position()))
 	return h

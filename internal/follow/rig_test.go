@@ -47,6 +47,9 @@ type rig struct {
 	out      []string // what the items look like in a script
 	begins   []begin
 	placed   bool // Begin was called with a position in this Run
+	saved    int  // items that the checkpoint knows of
+	emitted  []time.Time
+	repeated []item // what a killed process had delivered since
 	cancel   context.CancelFunc
 	done     chan error
 }
@@ -181,6 +184,7 @@ func (r *rig) run() {
 	}
 	if r.f == nil {
 		r.cfg.Begin, r.cfg.Report = r.onBegin, r.onReport
+		r.cfg.OnCheckpoint(func() { r.set(func() { r.saved = len(r.items) }) })
 		r.f = follow.New(r.cfg)
 		r.open = r.f.CountFiles()
 	}
@@ -220,14 +224,58 @@ func (r *rig) close() {
 	}
 }
 
-// restart is what a new process does that has remembered the last position.
+// exit ends the process: the next Run is another's.
+func (r *rig) exit() {
+	r.t.Helper()
+	if r.f == nil {
+		return
+	}
+	r.stop()
+	if n := r.open.Load(); n != 0 {
+		r.t.Errorf("%d files are open at the end of the process", n)
+	}
+	r.f = nil
+}
+
+// kill ends the process without its knowledge: what it would write at its end is not written. What it has delivered since the
+// checkpoint will come again, and is forgotten here.
+func (r *rig) kill() {
+	r.t.Helper()
+	if r.cancel == nil {
+		r.exit()
+		return
+	}
+	synctest.Wait()
+	was, err := os.ReadFile(r.cfg.Checkpoint)
+	r.must(err)
+	n := r.saved
+	if n < len(r.items) {
+		if late := time.Since(r.emitted[n]); late > checkpointEvery {
+			r.t.Errorf("a line was delivered %v ago, and is not in the checkpoint", late)
+		}
+	}
+	r.exit()
+	r.must(os.WriteFile(r.cfg.Checkpoint, was, 0o600))
+	r.repeated = append(r.repeated, r.items[n:]...)
+	r.items, r.emitted, r.saved = r.items[:n:n], r.emitted[:n:n], n
+	r.begins = slices.DeleteFunc(r.begins, func(b begin) bool { return b.at > n })
+}
+
+const checkpointEvery = time.Second
+
+// restart is what a new process does that has a checkpoint, or else has remembered the last position.
 func (r *rig) restart() {
+	if r.cfg.Checkpoint != "" {
+		r.exit()
+		r.run()
+		return
+	}
 	r.stop()
 	r.f, r.cfg.After = nil, follow.Position{}
 	if i := r.lastLine(); i >= 0 {
 		r.cfg.After = r.items[i].pos
 	}
-	r.items, r.begins = r.items[len(r.items):], nil
+	r.items, r.begins, r.emitted = r.items[len(r.items):], nil, nil
 	r.run()
 }
 
@@ -256,7 +304,7 @@ func (r *rig) onBegin(pos follow.Position) {
 func (r *rig) onReport(event string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if (err == nil) != (event == follow.EventRecovered) {
+	if (err == nil) != (event == follow.EventRecovered || event == follow.EventCheckpointed) {
 		r.t.Errorf("Report(%q, %v)", event, err)
 	}
 	if r.events {
@@ -276,14 +324,17 @@ func (r *rig) onEmit(lines []follow.Line) error {
 		if l.Gap == nil && !r.placed {
 			r.t.Errorf("line %q comes before a Begin with a position", l.Data)
 		}
-		r.items = append(r.items, newItem(l))
+		r.items, r.emitted = append(r.items, newItem(l)), append(r.emitted, time.Now())
 	}
 	return nil
 }
 
+var gaps sync.Map
+
 func newItem(l follow.Line) item {
-	if l.Gap != nil {
-		return item{gap: l.Gap}
+	if l.Gap != nil { // one that was in a checkpoint is still the same
+		gap, _ := gaps.LoadOrStore(*l.Gap, l.Gap)
+		return item{gap: gap.(*follow.Gap)}
 	}
 	return item{data: string(l.Data), pos: l.Pos, partial: l.Partial}
 }
@@ -377,6 +428,9 @@ func (r *rig) places() ([]follow.Position, map[follow.Position][]int) {
 // gap of its own the lines must really be gone.
 func (r *rig) checkReplays(when string) {
 	r.t.Helper()
+	if r.f == nil {
+		return // there is no process
+	}
 	order, at := r.places()
 	disk := r.disk()
 	for _, p := range r.replays(r.f, order) {
@@ -502,7 +556,7 @@ func (d *diskFile) index(pos follow.Position) int {
 func (r *rig) checkNewProcess(running bool) {
 	r.t.Helper()
 	cfg := r.cfg
-	cfg.Begin, cfg.Report, cfg.Start, cfg.After = nil, nil, follow.FromEnd, follow.Position{}
+	cfg.Begin, cfg.Report, cfg.Start, cfg.After, cfg.Checkpoint = nil, nil, follow.FromEnd, follow.Position{}, ""
 	f := follow.New(cfg)
 	when := "in a new process"
 	if running {

@@ -114,6 +114,8 @@ var verbs = map[string]struct {
 }{
 	"stop":      {0, func(r *rig, _ []string) error { r.stop(); return nil }},
 	"restart":   {0, func(r *rig, _ []string) error { r.restart(); return nil }},
+	"exit":      {0, func(r *rig, _ []string) error { r.exit(); return nil }},
+	"kill":      {0, func(r *rig, _ []string) error { r.kill(); return nil }},
 	"fail":      {0, func(r *rig, _ []string) error { return r.set(func() { r.failNext = true }) }},
 	"events":    {0, func(r *rig, _ []string) error { return r.set(func() { r.events = true }) }},
 	"look":      {0, func(r *rig, _ []string) error { r.look(); return nil }},
@@ -159,6 +161,8 @@ func (r *rig) runWith(args []string) error {
 		switch key {
 		case "path":
 			r.cfg.Path = r.path(value)
+		case "checkpoint":
+			r.cfg.Checkpoint = r.path(value)
 		case "rotated":
 			r.cfg.Rotated = r.path(value)
 		case "from":

@@ -18,7 +18,7 @@ type identity struct{ os.FileInfo }
 func (id identity) known() bool { return id.FileInfo != nil }
 
 func (f *Follower) same(a, b identity) bool {
-	return a.known() && b.known() && f.fs.Same(a.FileInfo, b.FileInfo)
+	return a.known() && b.known() && (f.fs.Same(a.FileInfo, b.FileInfo) || sameSaved(a, b))
 }
 
 // unchanged reports that nobody has touched the file since a was noted, so that it can't be a new one by the same identity.
@@ -65,7 +65,7 @@ func (f *Follower) siblingNames() []string {
 		}
 	}
 	slices.Sort(names)
-	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return slices.Contains(paths, name) })
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return slices.Contains(paths, name) || f.isCheckpoint(name) })
 }
 
 func (f *Follower) defaultSiblings(path string) []string {

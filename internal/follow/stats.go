@@ -14,6 +14,8 @@ type Stats struct {
 	Notified    bool   // notifications arrive; else polling only
 	Trouble     string // the event that was reported last and is not over; "" if all is well
 	LastError   error  // what came with it, or the last error there was
+
+	CheckpointError error // why there was none that is of use, or why it can't be written; nil again once it can
 }
 
 type counters struct {

@@ -146,7 +146,7 @@ func (n *watcher) wanted() map[string]identity {
 // wait returns when there may be something to see.
 func (r *run) wait() error {
 	looked := time.Now()
-	timer := time.NewTimer(r.interval())
+	timer := time.NewTimer(min(r.interval(), r.untilCheckpoint()))
 	defer timer.Stop()
 	select {
 	case <-r.ctx.Done():

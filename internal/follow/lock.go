@@ -1,0 +1,5 @@
+package follow
+
+import "errors"
+
+var errLocked = errors.New("locked")

@@ -179,8 +179,11 @@ func (r *run) enter(h *handle) {
 		r.age(old)
 		since = old.mtime
 	}
-	r.insertMissed(len(r.chain), since, identity{h.info}, identity{})
-	r.chain = append(r.chain, r.newGeneration(h))
+	i, gap := len(r.chain), r.gap
+	r.gap = nil
+	r.chain = append(r.chain, r.newGeneration(h)) // at once, so that a copy of it in the making is known for one
+	r.insertMissed(i, since, identity{h.info}, identity{})
+	r.chain[i].gap = cmp.Or(gap, r.chain[i].gap)
 	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
 }
 

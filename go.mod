@@ -8,3 +8,5 @@ require (
 	golang.org/x/sys v0.38.0
 	nhooyr.io/websocket v1.8.17
 )
+
+require gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect

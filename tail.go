@@ -53,7 +53,9 @@ type Tail struct {
 	// MaxLine is the longest line in bytes, 1 MiB by default. A longer one is cut between two characters into messages that
 	// are Partial but for the last.
 	MaxLine int
-	// Poll is how often the file is looked at without being told by the system that it has changed, 250 ms by default.
+	// Poll is how often the file is looked at without being told by the system that it has changed, 250 ms by default. It bounds
+	// how late a line may come of which no notification tells. While notifications come, and the file has been quiet for a
+	// while, it is looked at more and more rarely, down to every 16th Poll, which is the bound then: 4 s.
 	Poll time.Duration
 	// PollOnly does without the system's notifications.
 	PollOnly bool

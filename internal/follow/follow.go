@@ -45,7 +45,8 @@ type Config struct {
 	After   Position
 	MaxLine int // bytes; longer lines are cut. Default 1 MiB, at least 4
 	// Poll is the interval of the looks that need no event. It bounds what a lost event costs, and how long a truncation
-	// can stay unseen. Default 250 ms: a look at a quiet file is three system calls, some 10 µs.
+	// can stay unseen. Default 250 ms: a look at a quiet file is three system calls, some 10 µs. Where notifications tell
+	// of changes a quiet file is looked at more and more rarely, down to every 16th Poll: then that is the bound.
 	Poll time.Duration
 	// Grace is how long a rotated file stays open after the last sign of life. Default 5 s.
 	Grace    time.Duration
@@ -64,7 +65,7 @@ const (
 	EventUnreadable = "unreadable" // it can't be opened or read
 	EventIrregular  = "irregular"  // it is a directory, a pipe or a device
 	EventUnwatched  = "unwatched"  // no notifications: polling only
-	EventRecovered  = "recovered"  // the file is being read again
+	EventRecovered  = "recovered"  // what was reported is over
 )
 
 func (c *Config) setDefaults() {
@@ -83,10 +84,11 @@ func cmpOr[T int | time.Duration](v, otherwise T) T {
 
 // A Follower follows one path. Run may not be called while another Run is active; everything else may be called at any time.
 type Follower struct {
-	cfg  Config
-	fs   fileSystem
-	hist history
-	stat counters
+	cfg    Config
+	fs     fileSystem
+	notify *notifier
+	hist   history
+	stat   counters
 
 	// Owned by Run, and kept from one Run to the next.
 	chain   []*generation // oldest first; the last one is, or was, the live file
@@ -102,7 +104,7 @@ type Follower struct {
 // New prepares a Follower. It does no I/O and starts no goroutine.
 func New(cfg Config) *Follower {
 	cfg.setDefaults()
-	return &Follower{cfg: cfg, fs: osFS{}, hist: history{limit: maxSpans}}
+	return &Follower{cfg: cfg, fs: osFS{}, notify: shared, hist: history{limit: maxSpans}}
 }
 
 // live is the generation at the end of the chain, or nil.
@@ -130,6 +132,6 @@ func (f *Follower) Run(ctx context.Context, emit func(lines []Line) error) error
 	defer f.running.Unlock()
 	f.active.Store(true)
 	defer f.active.Store(false)
-	r := &run{Follower: f, ctx: ctx, emit: emit, batch: make([]Line, 0, batchSize)}
+	r := &run{Follower: f, ctx: ctx, emit: emit}
 	return r.loop()
 }

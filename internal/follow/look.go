@@ -17,7 +17,7 @@ type run struct {
 	*Follower
 	ctx   context.Context
 	emit  func([]Line) error
-	batch []Line
+	batch batch
 
 	watch   *watcher
 	begun   bool      // Begin was called
@@ -37,6 +37,7 @@ func (r *run) loop() error {
 	r.watch = r.newWatcher()
 	defer r.watch.close()
 	defer r.close()
+	defer r.batch.giveBack()
 	r.reopen()
 	for {
 		moved, err := r.look()
@@ -44,8 +45,10 @@ func (r *run) loop() error {
 			return err
 		}
 		if moved {
+			r.watch.see()
 			continue
 		}
+		r.batch.giveBack()
 		if err := r.wait(); err != nil {
 			return err
 		}
@@ -289,7 +292,7 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		return true, nil
 	}
 	turn := min(size, g.reader.end()+turnSize)
-	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
+	n, err := g.reader.pump(turn, ending{}, r.batch.space(), r.deliverTo(g))
 	switch {
 	case errors.As(err, new(halt)):
 		r.saw(g, info)
@@ -323,6 +326,7 @@ func (r *run) settle(g *generation, size int64) bool {
 func (r *run) saw(g *generation, info os.FileInfo) {
 	if info.Size() > g.size {
 		g.grew = time.Now()
+		r.watch.see()
 	}
 	g.size = info.Size()
 	if r.present && g == r.live() { // a late writer does not make the files older that came after
@@ -354,6 +358,7 @@ func (r *run) deliverGap(gap *Gap) error {
 // deliverTo delivers lines of one generation.
 func (r *run) deliverTo(g *generation) func([]Line, int) error {
 	return func(lines []Line, _ int) error {
+		r.batch.filled(lines)
 		from, last := g.reader.position(), lines[len(lines)-1]
 		if !r.placed { // the first line is complete: now its beginning is a position
 			r.begin(from)
@@ -409,7 +414,7 @@ func (r *run) remove(g *generation) {
 }
 
 func (r *run) flush(g *generation) error {
-	return g.reader.hand(g.reader.end(), ending{final: true}, r.batch, r.deliverTo(g))
+	return g.reader.hand(g.reader.end(), ending{final: true}, r.batch.space(), r.deliverTo(g))
 }
 
 // latest is a generation's identity with its present size and time.

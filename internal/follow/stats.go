@@ -10,6 +10,9 @@ type Stats struct {
 	Rotations   int64
 	Truncations int64
 	Looks       int64  // at the path
+	Unwatched   int64  // times that a directory could not be watched
+	Overflows   int64  // of the notifications' queue
+	Untold      int64  // times that a change came without a notification, and the file is polled for it
 	Open        int    // generations that are open now
 	Notified    bool   // notifications arrive; else polling only
 	Trouble     string // the event that was reported last and is not over; "" if all is well

@@ -51,6 +51,8 @@ type Config struct {
 	// Grace is how long a rotated file stays open after the last sign of life. Default 5 s.
 	Grace    time.Duration
 	NoNotify bool // poll only
+	// Open bounds the files that are open, together with other Followers'. Without it every file stays open.
+	Open *OpenLimit
 	// Begin is called in every Run, before the first emit, with the position after which the first line will come. Where that
 	// is not known yet, because the file is absent or its first line is incomplete, it is called early with zero, and again
 	// when it is known.
@@ -104,7 +106,9 @@ type Follower struct {
 // New prepares a Follower. It does no I/O and starts no goroutine.
 func New(cfg Config) *Follower {
 	cfg.setDefaults()
-	return &Follower{cfg: cfg, fs: osFS{}, notify: shared, hist: history{limit: maxSpans}}
+	return &Follower{
+		cfg: cfg, fs: osFS{}, notify: shared, hist: history{limit: maxSpans}, stat: counters{limit: cfg.Open},
+	}
 }
 
 // live is the generation at the end of the chain, or nil.

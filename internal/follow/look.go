@@ -20,6 +20,7 @@ type run struct {
 	batch batch
 
 	watch   *watcher
+	park    parker
 	begun   bool      // Begin was called
 	placed  bool      // with a position
 	present bool      // the path names the live generation, as of this look
@@ -38,6 +39,8 @@ func (r *run) loop() error {
 	defer r.watch.close()
 	defer r.close()
 	defer r.batch.giveBack()
+	r.park.limit = r.cfg.Open
+	defer r.park.limit.leave(r)
 	r.reopen()
 	for {
 		moved, err := r.look()
@@ -46,6 +49,7 @@ func (r *run) loop() error {
 		}
 		if moved {
 			r.watch.see()
+			r.park.limit.stir(r)
 			continue
 		}
 		r.batch.giveBack()

@@ -201,13 +201,19 @@ func (n *watcher) wanted() map[string]*place {
 	return want
 }
 
-// wait returns when there may be something to see.
+// wait returns when there may be something to see, and the files are open.
 func (r *run) wait() error {
+	if yielded, err := r.yield(); yielded || err != nil {
+		return err
+	}
+	return r.sleep()
+}
+
+// sleep waits until there may be something to see.
+func (r *run) sleep() error {
 	if r.stale(r.watch) {
 		r.arm(r.watch)
-		if r.ctx.Err() == nil {
-			return nil
-		}
+		return nil
 	}
 	looked := time.Now()
 	timer := time.NewTimer(r.interval())
@@ -220,6 +226,9 @@ func (r *run) wait() error {
 		r.idle()
 		return nil
 	case <-r.watch.wake:
+		if r.park.limit.asks(r) {
+			return nil
+		}
 		r.watch.hear()
 	}
 	timer.Reset(lookSpacing - time.Since(looked))

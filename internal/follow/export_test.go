@@ -140,3 +140,9 @@ func (n *Notifier) Watching() int {
 	}
 	return len(n.n.cur.dirs)
 }
+
+// ListAnew has the group read directories even where their times have not changed: virtual time is no measure of them.
+func (g *Group) ListAnew() { g.lister.fresh = true }
+
+// RotatedFrom is the reverse of RotatedName.
+var RotatedFrom = rotatedFrom

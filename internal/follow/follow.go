@@ -92,6 +92,11 @@ type Follower struct {
 	hist   history
 	stat   counters
 
+	// Of a Group's file.
+	lister *lister
+	gone   time.Duration          // a Run ends when the file has been absent for so long; 0 = never
+	began  atomic.Pointer[func()] // called after the first look of a Run
+
 	// Owned by Run, and kept from one Run to the next.
 	chain   []*generation // oldest first; the last one is, or was, the live file
 	marks   []mark

@@ -47,12 +47,18 @@ func (r *run) loop() error {
 		if err != nil {
 			return err
 		}
+		if began := r.began.Load(); began != nil {
+			(*began)()
+		}
 		if moved {
 			r.watch.see()
 			r.park.limit.stir(r)
 			continue
 		}
 		r.batch.giveBack()
+		if err := r.over(); err != nil {
+			return err
+		}
 		if err := r.wait(); err != nil {
 			return err
 		}

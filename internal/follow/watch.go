@@ -20,7 +20,7 @@ const (
 	// slowest is how many times Poll a quiet file waits for a look, where notifications tell of changes.
 	slowest = 16
 	// armSpacing is how often the directories are looked up again without a reason, and joinSpacing where one can't be watched.
-	armSpacing, joinSpacing = 30 * time.Second, 2 * time.Second
+	armSpacing, joinSpacing = 2 * time.Minute, 2 * time.Second
 	// hearing is how long after a change its notification may come.
 	hearing = time.Second
 )

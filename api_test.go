@@ -117,7 +117,7 @@ var (
 	_ = tailcast.PushResult{Matched: 0, Queued: 0, Dropped: 0}
 	_ = tailcast.CloseError{Code: 0, Reason: "", Err: error(nil)}
 	_ = tailcast.PanicError{Value: any(nil), Stack: []byte(nil)}
-	_ = tailcast.Tail{Path: "", Topic: "", Checkpoint: "", Rotated: "", Start: tailcast.FromEnd, MaxLine: 0, Poll: time.Duration(0), Grace: time.Duration(0)}
+	_ = tailcast.Tail{Path: "", Topic: "", Checkpoint: "", Rotated: "", Start: tailcast.FromEnd, MaxLine: 0, Poll: time.Duration(0), Grace: time.Duration(0), MaxOpen: 0}
 )
 
 type messages = iter.Seq2[tailcast.Message, error]

@@ -13,7 +13,7 @@
 // viewer has not been sent yet is one run of adjacent, ready bytes that all viewers of its format share, so a viewer that
 // is behind gets many messages with one write. History, send queue, resume and lag are one thing: where the cursor stands.
 //
-// Messages come from Hub.Publish and from Sources, which Hub.Run runs: a Tail follows a file, Lines reads a stream, and a
+// Messages come from Hub.Publish and from Sources, which Hub.Run runs: a Tail follows files, Lines reads a stream, and a
 // type of your own has one method to write. A Source that can read its past is a Replayer: then what a viewer has missed,
 // because it was away or is slow, is read again from there, and the viewer joins the live log at the exact message. For a
 // Tail the file itself is that memory.

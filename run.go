@@ -71,6 +71,14 @@ func (p *publisher) begin(topic string, r Replayer, at Position) error {
 	return t.begin(p, r, at)
 }
 
+// leave gives up a topic of which the source knows nothing any more.
+func (p *publisher) leave(topic string) {
+	t := p.hub.visit(topic)
+	defer p.hub.part(t)
+	p.topics.Delete(t)
+	t.abandon(p)
+}
+
 // A sourceRun is one source in the care of Run.
 type sourceRun struct {
 	hub  *Hub

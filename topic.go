@@ -104,6 +104,15 @@ func (t *topic) disown(pub *publisher) {
 	}
 }
 
+// abandon is disown by one that can't replay the past any more.
+func (t *topic) abandon(pub *publisher) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.owner == pub {
+		t.owner, t.replayer = nil, nil
+	}
+}
+
 // append adds messages that claim has accepted.
 func (t *topic) append(msgs []Message, now time.Time) {
 	nanos := now.UnixNano()

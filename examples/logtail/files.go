@@ -31,6 +31,9 @@ func nameLogs(paths []string) ([]logFile, error) {
 	taken := make(map[string]string)
 	for _, path := range paths {
 		name := filepath.Base(path)
+		if strings.ContainsAny(path, "*?[") {
+			return nil, fmt.Errorf("%q: a pattern; without quotes the shell makes files of it", path)
+		}
 		if other, ok := taken[name]; ok {
 			return nil, fmt.Errorf("%s and %s would both be called %s: each file needs a base name of its own", other, path, name)
 		}

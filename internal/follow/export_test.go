@@ -2,7 +2,10 @@ package follow
 
 import (
 	"os"
+	"sync"
 	"sync/atomic"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 var (
@@ -113,3 +116,85 @@ func (h hookedFile) ReadAt(p []byte, offset int64) (int, error) {
 	}
 	return n, err
 }
+
+// A Backend stands in for fsnotify.
+type Backend struct {
+	Events chan fsnotify.Event
+	Errors chan error
+	Watch  func(dir string) error // called by Add
+	mu     sync.Mutex
+	list   map[string]bool
+}
+
+func (b *Backend) Add(dir string) error {
+	if b.Watch != nil {
+		if err := b.Watch(dir); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.list[dir] = true
+	return nil
+}
+
+func (b *Backend) Remove(dir string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.list, dir)
+	return nil
+}
+
+func (b *Backend) WatchList() (list []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for dir := range b.list {
+		list = append(list, dir)
+	}
+	return list
+}
+
+func (b *Backend) Close() error { close(b.Events); close(b.Errors); return nil }
+
+func (b *Backend) channels() (<-chan fsnotify.Event, <-chan error) { return b.Events, b.Errors }
+
+// A Notifier is shared by the Followers that are told to use it.
+type Notifier struct{ n *notifier }
+
+// NewNotifier makes one whose backends come from open.
+func NewNotifier(open func() (*Backend, error)) *Notifier {
+	return &Notifier{&notifier{open: func() (backend, error) {
+		b, err := open()
+		if err != nil {
+			return nil, err
+		}
+		b.Events, b.Errors, b.list = make(chan fsnotify.Event), make(chan error), make(map[string]bool)
+		return b, nil
+	}}}
+}
+
+// Use lets f use n in the place of the process's own.
+func (n *Notifier) Use(f *Follower) { f.notify = n.n }
+
+// Users is how many use the process's own, and whether there is anything left of it.
+func Users() (int, bool) {
+	shared.ops.Lock()
+	defer shared.ops.Unlock()
+	return shared.users, shared.cur != nil
+}
+
+// Watching is what the backend's directories are.
+func (n *Notifier) Watching() int {
+	n.n.ops.Lock()
+	defer n.n.ops.Unlock()
+	if n.n.cur == nil {
+		return 0
+	}
+	return len(n.n.cur.dirs)
+}
+
+// ListAnew has the group read directories even where their times have not changed: virtual time is no measure of them.
+func (g *Group) ListAnew() { g.lister.fresh = true }
+
+// RotatedFrom is the reverse of RotatedName.
+var RotatedFrom = rotatedFrom

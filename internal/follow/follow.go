@@ -45,7 +45,8 @@ type Config struct {
 	After   Position
 	MaxLine int // bytes; longer lines are cut. Default 1 MiB, at least 4
 	// Poll is the interval of the looks that need no event. It bounds what a lost event costs, and how long a truncation
-	// can stay unseen. Default 250 ms: a look at a quiet file is three system calls, some 10 µs.
+	// can stay unseen. Default 250 ms: a look at a quiet file is three system calls, some 10 µs. Where notifications tell
+	// of changes a quiet file is looked at more and more rarely, down to every 16th Poll: then that is the bound.
 	Poll time.Duration
 	// Grace is how long a rotated file stays open after the last sign of life. Default 5 s.
 	Grace    time.Duration
@@ -55,6 +56,8 @@ type Config struct {
 	// new, and at the end of each Run. Default 1 s.
 	Checkpoint      string
 	CheckpointEvery time.Duration
+	// Open bounds the files that are open, together with other Followers'. Without it, or with Checkpoint, every file stays open.
+	Open *OpenLimit
 	// Begin is called in every Run, before the first emit, with the position after which the first line will come. Where that
 	// is not known yet, because the file is absent or its first line is incomplete, it is called early with zero, and again
 	// when it is known.
@@ -73,13 +76,16 @@ const (
 	EventUnreadable = "unreadable" // it can't be opened or read
 	EventIrregular  = "irregular"  // it is a directory, a pipe or a device
 	EventUnwatched  = "unwatched"  // no notifications: polling only
-	EventRecovered  = "recovered"  // the file is being read again
+	EventRecovered  = "recovered"  // what was reported is over
 
 	EventCheckpoint   = "checkpoint"         // it is of no use, or can't be written
 	EventCheckpointed = "checkpoint written" // it could be written again
 )
 
 func (c *Config) setDefaults() {
+	if c.Checkpoint != "" {
+		c.Open = nil // the state of a closed file is not in the checkpoint
+	}
 	c.MaxLine = max(cmpOr(c.MaxLine, 1<<20), utf8.UTFMax)
 	c.Poll = cmpOr(c.Poll, 250*time.Millisecond)
 	c.Grace = cmpOr(c.Grace, 5*time.Second)
@@ -96,10 +102,16 @@ func cmpOr[T int | time.Duration](v, otherwise T) T {
 
 // A Follower follows one path. Run may not be called while another Run is active; everything else may be called at any time.
 type Follower struct {
-	cfg  Config
-	fs   fileSystem
-	hist history
-	stat counters
+	cfg    Config
+	fs     fileSystem
+	notify *notifier
+	hist   history
+	stat   counters
+
+	// Of a Group's file.
+	lister *lister
+	gone   time.Duration          // a Run ends when the file has been absent for so long; 0 = never
+	began  atomic.Pointer[func()] // called after the first look of a Run
 
 	// Owned by Run, and kept from one Run to the next.
 	chain   []*generation // oldest first; the last one is, or was, the live file
@@ -116,7 +128,9 @@ type Follower struct {
 // New prepares a Follower. It does no I/O and starts no goroutine.
 func New(cfg Config) *Follower {
 	cfg.setDefaults()
-	return &Follower{cfg: cfg, fs: osFS{}, hist: history{limit: maxSpans}}
+	return &Follower{
+		cfg: cfg, fs: osFS{}, notify: shared, hist: history{limit: maxSpans}, stat: counters{limit: cfg.Open},
+	}
 }
 
 // live is the generation at the end of the chain, or nil.
@@ -146,7 +160,7 @@ func (f *Follower) Run(ctx context.Context, emit func(lines []Line) error) error
 	defer f.running.Unlock()
 	f.active.Store(true)
 	defer f.active.Store(false)
-	r := &run{Follower: f, ctx: ctx, emit: emit, batch: make([]Line, 0, batchSize)}
+	r := &run{Follower: f, ctx: ctx, emit: emit}
 	if f.cfg.Checkpoint != "" {
 		return r.runFromCheckpoint()
 	}

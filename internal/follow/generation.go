@@ -17,6 +17,7 @@ type generation struct {
 	fresh  bool      // nothing was read of it while it was empty, or since it was opened again
 	size   int64     // as it was last seen
 	grew   time.Time // when it was last seen to grow
+	born   time.Time // the file's time when it was first opened
 	mtime  time.Time // of the file when it was last looked at as the live one
 	aged   time.Time // when it ceased to be the live one; zero before
 	last   imprint   // of what was read when it was closed
@@ -45,7 +46,7 @@ func (f *Follower) newGeneration(h *handle) *generation {
 	g := &generation{h: h, gap: f.gap, src: &source{info: identity{h.info}}}
 	f.gap = nil
 	g.reader = reader{file: h, maxLine: f.cfg.MaxLine}
-	g.size, g.mtime = h.info.Size(), h.info.ModTime()
+	g.size, g.mtime, g.born = h.info.Size(), h.info.ModTime(), h.info.ModTime()
 	g.fresh = g.size == 0
 	g.quietSince(g.mtime)
 	if h.retain() {

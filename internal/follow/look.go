@@ -18,10 +18,11 @@ type run struct {
 	*Follower
 	ctx   context.Context
 	emit  func([]Line) error
-	batch []Line
+	batch batch
 
 	ckpt    *checkpointer // nil without a checkpoint
 	watch   *watcher
+	park    parker
 	begun   bool      // Begin was called
 	placed  bool      // with a position
 	present bool      // the path names the live generation, as of this look
@@ -41,6 +42,9 @@ func (r *run) loop() error {
 	r.watch = r.newWatcher()
 	defer r.watch.close()
 	defer r.close()
+	defer r.batch.giveBack()
+	r.park.limit = r.cfg.Open
+	defer r.park.limit.leave(r)
 	r.reopen()
 	for {
 		moved, err := r.look()
@@ -48,8 +52,17 @@ func (r *run) loop() error {
 			return err
 		}
 		r.checkpoint()
+		if began := r.began.Load(); began != nil {
+			(*began)()
+		}
 		if moved {
+			r.watch.see()
+			r.park.limit.stir(r)
 			continue
+		}
+		r.batch.giveBack()
+		if err := r.over(); err != nil {
+			return err
 		}
 		if err := r.wait(); err != nil {
 			return err
@@ -234,7 +247,7 @@ func (r *run) insert(i int, files []*handle) {
 		if i+n+1 == len(r.chain) {
 			continue
 		}
-		if next := r.chain[i+n+1]; next.cut || g.mtime.After(next.h.info.ModTime()) {
+		if next := r.chain[i+n+1]; next.cut || g.mtime.After(next.born) {
 			g.cut, g.gap = true, cmp.Or(next.gap, g.gap)
 			next.cut, next.gap = true, copyGap(Position{}, true)
 		}
@@ -308,7 +321,7 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		}
 	}
 	turn := min(size, g.reader.end()+turnSize)
-	n, err := g.reader.pump(turn, ending{}, r.batch, r.deliverTo(g))
+	n, err := g.reader.pump(turn, ending{}, r.batch.space(), r.deliverTo(g))
 	switch {
 	case errors.As(err, new(halt)):
 		r.saw(g, info)
@@ -352,7 +365,7 @@ func (r *run) settle(g *generation, size int64) bool {
 		g.mtime = info.ModTime()
 	}
 	again := r.collect(g)
-	if g == r.live() && g.gap == nil && r.blank.After(g.h.info.ModTime()) && !quiet { // and not the file before, which was renamed empty
+	if g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet { // and not the file before, which was renamed empty
 		g.gap = copyGap(Position{}, true) // what was written after that copy was made
 	}
 	r.blank = time.Time{}
@@ -363,6 +376,7 @@ func (r *run) settle(g *generation, size int64) bool {
 func (r *run) saw(g *generation, info os.FileInfo) {
 	if info.Size() > g.size {
 		g.grew = time.Now()
+		r.watch.see()
 	}
 	g.size = info.Size()
 	if r.present && g == r.live() { // a late writer does not make the files older that came after
@@ -395,6 +409,7 @@ func (r *run) deliverGap(gap *Gap) error {
 func (r *run) deliverTo(g *generation) func([]Line, int) error {
 	return func(lines []Line, _ int) error {
 		r.checkpoint()
+		r.batch.filled(lines)
 		from, last := g.reader.position(), lines[len(lines)-1]
 		if !r.placed { // the first line is complete: now its beginning is a position
 			r.begin(from)
@@ -453,7 +468,7 @@ func (r *run) remove(g *generation) {
 
 // flush delivers what was read of a line that has no end; partial says that its rest may be in what a gap declares.
 func (r *run) flush(g *generation, partial bool) error {
-	return g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch, r.deliverTo(g))
+	return g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch.space(), r.deliverTo(g))
 }
 
 // latest is a generation's identity with its present size and time.

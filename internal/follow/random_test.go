@@ -11,10 +11,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/tailcast/tailcast/internal/follow"
 )
 
 // TestRandomPrograms lets random programs write, rotate and stop, and compares what comes with a model that knows every line
 // of every generation. FOLLOW_PROGRAMS is how many; FOLLOW_SEED=n runs program n only, and shows it.
+// FOLLOW_PARK=1 closes files while they are idle: what is then removed, or truncated, unread is a gap that the model does not expect.
 // FOLLOW_HEADER=1 lets all generations begin with the same line: then a position right after it is one of several generations,
 // and a replay from there need not be the one that the model expects.
 func TestRandomPrograms(t *testing.T) { randomPrograms(t, false) }
@@ -104,6 +107,9 @@ func newProgram(t *testing.T, seed int, restarts bool) *program {
 	p := &program{t: t, r: newRig(t), rng: rng, max: 3 + rng.IntN(4), dated: rng.IntN(3) == 0, header: os.Getenv("FOLLOW_HEADER") != ""}
 	p.r.coarse = rng.IntN(3) == 0
 	p.r.cfg.Start = -1
+	if os.Getenv("FOLLOW_PARK") != "" {
+		p.r.cfg.Open = follow.NewOpenLimit(0)
+	}
 	p.copies = rng.IntN(3) == 0
 	if p.restarts = restarts; restarts {
 		p.r.cfg.Checkpoint = p.r.path("app.pos")

@@ -71,6 +71,7 @@ type savedGeneration struct {
 	Size   int64     `json:"size"`
 	Grew   int64     `json:"grew,omitempty"`
 	Mtime  int64     `json:"mtime,omitempty"`
+	Born   int64     `json:"born,omitempty"`
 	Aged   int64     `json:"aged,omitempty"`
 	Sealed bool      `json:"sealed,omitempty"`
 	Cut    bool      `json:"cut,omitempty"`
@@ -305,7 +306,7 @@ func saveGeneration(g *generation, src int) savedGeneration {
 	}
 	return savedGeneration{
 		Source: src, At: place(r.position()), Before: bytes.Clone(r.buf[r.next-known : r.next]), Head: bytes.Clone(r.head),
-		Read: savedRead{read.end, read.bytes}, Size: size, Grew: nanos(g.grew), Mtime: nanos(g.mtime), Aged: nanos(g.aged),
+		Read: savedRead{read.end, read.bytes}, Size: size, Grew: nanos(g.grew), Mtime: nanos(g.mtime), Born: nanos(g.born), Aged: nanos(g.aged),
 		Sealed: g.sealed, Cut: g.cut, Gap: g.gap,
 	}
 }
@@ -316,7 +317,7 @@ func (f *Follower) restore(s *saved) {
 	for _, sg := range s.generations {
 		g := &generation{
 			src: sources[sg.Source], gap: sg.Gap, sealed: sg.Sealed, cut: sg.Cut, fresh: sg.At.Offset == 0, size: sg.Size,
-			grew: sg.time(sg.Grew), mtime: sg.time(sg.Mtime), aged: sg.time(sg.Aged), last: imprint{sg.Read.End, sg.Read.Bytes},
+			grew: sg.time(sg.Grew), mtime: sg.time(sg.Mtime), born: sg.time(sg.Born), aged: sg.time(sg.Aged), last: imprint{sg.Read.End, sg.Read.Bytes},
 		}
 		g.reader = reader{
 			maxLine: f.cfg.MaxLine, epoch: sg.At.Epoch, base: int64(sg.At.Offset) - int64(len(sg.Before)),

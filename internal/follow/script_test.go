@@ -21,8 +21,8 @@ import (
 // TestScripts runs testdata/*.txt: commands, then "-- output --", then what the follower must have emitted, one line each.
 // testdata/README.md lists the commands. Time is virtual, so a script says exactly what happens between two looks.
 //
-// Each script runs three times: with a consumer that accepts everything, with one that fails every other batch, so that Run
-// ends and is called again, and on a file system that keeps only whole seconds. Then every position that was emitted is
+// Each script runs four times: with a consumer that accepts everything, with one that fails every other batch, so that Run
+// ends and is called again, with no room for a file that is idle, and on a file system that keeps only whole seconds. Then every position that was emitted is
 // replayed from, beside the Run and after it, and must give the rest of the same stream; and so must another process.
 func TestScripts(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.txt")
@@ -34,6 +34,9 @@ func TestScripts(t *testing.T) {
 		label := strings.TrimSuffix(filepath.Base(name), ".txt")
 		t.Run(label, func(t *testing.T) { s.test(t, func(*rig) {}) })
 		t.Run(label+"/file times in seconds", func(t *testing.T) { s.test(t, func(r *rig) { r.coarse = true }) })
+		if !s.steady && !s.open {
+			t.Run(label+"/closed while idle", func(t *testing.T) { s.test(t, func(r *rig) { r.cfg.Open = follow.NewOpenLimit(0) }) })
+		}
 		if !s.steady {
 			t.Run(label+"/consumer fails", func(t *testing.T) { s.test(t, func(r *rig) { r.flaky = true }) })
 		}
@@ -45,6 +48,7 @@ type script struct {
 	commands []command
 	want     []string
 	steady   bool // not with a consumer that fails
+	open     bool // not with a file that is closed while it is idle
 }
 
 type command struct {
@@ -68,6 +72,8 @@ func readScript(t *testing.T, name string) *script {
 			s.want = append(s.want, text)
 		case text == "steady":
 			s.steady = true
+		case text == "open":
+			s.open = true
 		case strings.TrimSpace(text) != "" && text[0] != '#':
 			s.commands = append(s.commands, command{n, splitArgs(text)})
 		}

@@ -70,9 +70,8 @@ func (f *Follower) siblingNames() []string {
 
 func (f *Follower) defaultSiblings(path string) []string {
 	dir, base := filepath.Split(path)
-	entries, _ := f.fs.ReadDir(filepath.Dir(path))
 	var names []string
-	for _, name := range entries {
+	for _, name := range f.neighbours(filepath.Dir(path), base) {
 		if rotatedName(base, name) {
 			names = append(names, dir+name)
 		}

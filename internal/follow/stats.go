@@ -10,6 +10,10 @@ type Stats struct {
 	Rotations   int64
 	Truncations int64
 	Looks       int64  // at the path
+	Unwatched   int64  // times that a directory could not be watched
+	Overflows   int64  // of the notifications' queue
+	Untold      int64  // times that a change came without a notification, and the file is polled for it
+	Parked      int64  // times that a file was closed for the OpenLimit
 	Open        int    // generations that are open now
 	Notified    bool   // notifications arrive; else polling only
 	Trouble     string // the event that was reported last and is not over; "" if all is well
@@ -19,8 +23,9 @@ type Stats struct {
 }
 
 type counters struct {
-	mu sync.Mutex
-	s  Stats
+	limit *OpenLimit
+	mu    sync.Mutex
+	s     Stats
 }
 
 // Stats may be called at any time.
@@ -36,4 +41,7 @@ func (c *counters) update(change func(*Stats)) {
 	change(&c.s)
 }
 
-func (c *counters) opened(n int) { c.update(func(s *Stats) { s.Open += n }) }
+func (c *counters) opened(n int) {
+	c.limit.opened(n)
+	c.update(func(s *Stats) { s.Open += n })
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package follow
+
+func isLimit(error) bool { return false }

@@ -129,24 +129,52 @@ func readBare(path string, n int) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// throughput reads the same file in all ways, round after round, and returns the lines per second of each round.
-func throughput(dir string, lines, rounds int) (map[string][]float64, error) {
+// A rate is what one round of a way has done, in lines.
+type rate struct{ perSecond, perCPU float64 }
+
+// throughput reads the same file in all ways, round after round.
+func throughput(dir string, lines, rounds int) (map[string][]rate, error) {
 	path := filepath.Join(dir, "speed.log")
 	defer os.Remove(path)
 	if err := makeLines(path, lines); err != nil {
 		return nil, err
 	}
-	rates := make(map[string][]float64)
+	rates := make(map[string][]rate)
 	for range rounds {
 		for _, w := range ways {
+			began := cpuTime()
 			took, err := w.read(path, lines)
 			if err != nil {
 				return nil, err
 			}
-			rates[w.name] = append(rates[w.name], float64(lines)/took.Seconds())
+			cpu := cpuTime() - began
+			rates[w.name] = append(rates[w.name], rate{float64(lines) / took.Seconds(), float64(lines) / cpu.Seconds()})
 		}
 	}
 	return rates, nil
+}
+
+func perSecond(rates []rate) []float64 {
+	var v []float64
+	for _, r := range rates {
+		v = append(v, r.perSecond)
+	}
+	return v
+}
+
+func perCPU(rates []rate) []float64 {
+	var v []float64
+	for _, r := range rates {
+		v = append(v, r.perCPU)
+	}
+	return v
+}
+
+// cpuTime is what this process has used so far.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func median(v []float64) float64 {
@@ -266,8 +294,9 @@ func idle(dir, follower string, d time.Duration) (idleness, error) {
 		if _, err := fmt.Fprintln(in, "count"); err != nil {
 			return 0, s, err
 		}
-		_, err = fmt.Fscan(r, &cpu, &s.Notified, &s.RSS)
-		return cpu, s, err
+		var ns int64
+		_, err = fmt.Fscan(r, &ns, &s.Notified, &s.RSS)
+		return time.Duration(ns), s, err
 	}
 	before, _, errBefore := ask()
 	began := time.Now()
@@ -315,10 +344,7 @@ func idleMain(what string, orders <-chan string, dir string) {
 		}
 	}
 	for range orders {
-		var usage syscall.Rusage
-		syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-		cpu := usage.Utime.Nano() + usage.Stime.Nano()
-		fmt.Println(cpu, notified(), resident())
+		fmt.Println(cpuTime().Nanoseconds(), notified(), resident())
 	}
 }
 

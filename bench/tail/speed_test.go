@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,7 +14,7 @@ func BenchmarkTailThroughput(b *testing.B) {
 	}
 	b.ReportAllocs()
 	dir := b.TempDir()
-	all := make(map[string][]float64)
+	all := make(map[string][]rate)
 	for b.Loop() {
 		rates, err := throughput(dir, lines, 1)
 		if err != nil {
@@ -23,15 +24,14 @@ func BenchmarkTailThroughput(b *testing.B) {
 			all[name] = append(all[name], r...)
 		}
 	}
+	cpu := func(name string) float64 { return median(perCPU(all[name])) }
 	for _, w := range ways {
-		unit := map[string]string{"bare loop": "bare-lines/s"}[w.name]
-		if unit == "" {
-			unit = w.name + "-lines/s"
-		}
-		b.ReportMetric(median(all[w.name]), unit)
+		name := strings.ReplaceAll(w.name, " ", "-")
+		b.ReportMetric(median(perSecond(all[w.name])), name+"-lines/s")
+		b.ReportMetric(cpu(w.name), name+"-lines/cpu-s")
 	}
-	b.ReportMetric(median(all["tailcast"])/median(all["nxadm"]), "×nxadm")
-	b.ReportMetric(median(all["tailcast"])/median(all["bare loop"]), "×bare")
+	b.ReportMetric(cpu("tailcast")/cpu("nxadm"), "×nxadm-cpu")
+	b.ReportMetric(cpu("tailcast")/cpu("bare loop"), "×bare-cpu")
 }
 
 // BenchmarkTailLatency appends 1000 lines a second.

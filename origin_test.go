@@ -2,6 +2,7 @@ package tailcast_test
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -75,6 +76,8 @@ func TestStrangers(t *testing.T) {
 		{"a host that was named", local, "logs.example", "Origin: http://logs.example", 200},
 		{"the loopback of the peer from outside", public, "localhost", "Origin: http://localhost", 200},
 	}
+	var table strings.Builder
+	table.WriteString("\n| who | listens on | Host | headers | answer |\n|---|---|---|---|---|\n")
 	synctest.Test(t, func(t *testing.T) {
 		hub := tailcast.New(tailcast.WithOrigins("https://friend.example"), tailcast.WithHosts("logs.example"))
 		for _, addr := range []string{local, public} {
@@ -85,12 +88,15 @@ func TestStrangers(t *testing.T) {
 				if row.listens != addr {
 					continue
 				}
-				if got := s.status(row.host, row.header); got != row.want {
+				got := s.status(row.host, row.header)
+				if got != row.want {
 					t.Errorf("%s: host %q, %q: %d, want %d", row.name, row.host, row.header, got, row.want)
 				}
+				fmt.Fprintf(&table, "| %s | %s | %s | %s | %d |\n", row.name, addr, row.host, strings.ReplaceAll(row.header, "|", "; "), got)
 			}
 		}
 	})
+	t.Log(table.String())
 }
 
 // A page of another origin that was let in asks first before it sends who its user is, or where it stands.

@@ -27,18 +27,21 @@ const (
 	maxLandmarks    = 256
 )
 
-// passed notes a place if it is far enough from the last one. A long generation has its landmarks farther apart.
-func (src *source) passed(at Position) {
-	n, last, spacing := len(src.landmarks), uint64(0), max(src.spacing, landmarkSpacing)
-	if n > 0 {
+// next is the offset from which on a place is far enough from the last one to be noted.
+func (src *source) next() uint64 {
+	last := uint64(0)
+	if n := len(src.landmarks); n > 0 {
 		last = src.landmarks[n-1].Offset
 	}
-	if at.Offset < landmarkSpacing {
-		spacing = firstSpacing
+	if last < landmarkSpacing {
+		return last + firstSpacing
 	}
-	if at.Offset-last < spacing {
-		return
-	}
+	return last + max(src.spacing, landmarkSpacing)
+}
+
+// passed notes a place. A long generation has its landmarks farther apart.
+func (src *source) passed(at Position) {
+	n := len(src.landmarks)
 	if n == maxLandmarks {
 		src.spacing = 2 * max(src.spacing, landmarkSpacing)
 		for i := range n / 2 {
@@ -122,8 +125,11 @@ func (h *history) extend(src *source, head []byte, from Position, lines []Line) 
 	if len(src.head) < len(head) {
 		src.head = bytes.Clone(head)
 	}
-	for i := range lines {
-		src.passed(lines[i].Pos)
+	for i, next := 0, src.next(); i < len(lines); i++ {
+		if lines[i].Pos.Offset >= next {
+			src.passed(lines[i].Pos)
+			next = src.next()
+		}
 	}
 	to, partial := lines[len(lines)-1].Pos, lines[len(lines)-1].Partial
 	if n := len(h.entries); n > 0 {

@@ -5,6 +5,7 @@
 //
 //   - What is written shortly before a rename, by a writer that is fast. It is lost without a word, and so is what is
 //     appended to the old file after the rename.
+//   - A rename just after a line that was read, with Config.Poll: it is missed, and nothing more comes until the next one.
 //   - A file that is truncated and has grown past its old size when nxadm/tail looks: it is read from the middle.
 //   - Half a line at the end of the file comes as a message of its own, and so does the rest of it, unless what was
 //     written in between is lost. Config.CompleteLines is the cure.

@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,7 @@ func (f *Follower) Siblings() []string {
 // CountFiles counts the files that f has open from now on.
 func (f *Follower) CountFiles() *atomic.Int64 {
 	n := new(atomic.Int64)
-	f.fs = countingFS{f.fs, n}
+	f.fs.fileSystem = countingFS{f.fs.fileSystem, n}
 	return n
 }
 
@@ -89,7 +90,9 @@ func (c *countedFile) Close() error {
 }
 
 // OnRead calls hook after each read of a file, which it can fail.
-func (f *Follower) OnRead(hook func(offset int64, n int) error) { f.fs = hookedFS{f.fs, hook} }
+func (f *Follower) OnRead(hook func(offset int64, n int) error) {
+	f.fs.fileSystem = hookedFS{f.fs.fileSystem, hook}
+}
 
 type hookedFS struct {
 	fileSystem
@@ -198,3 +201,118 @@ func (g *Group) ListAnew() { g.lister.fresh = true }
 
 // RotatedFrom is the reverse of RotatedName.
 var RotatedFrom = rotatedFrom
+
+// An Interceptor stands between a Follower and its files.
+type Interceptor struct {
+	fileSystem
+	hook func(op, name string) error
+
+	mu   sync.Mutex
+	open map[*interceptedFile]os.FileInfo
+}
+
+// ShortRead, as the hook's error of a read, lets it read no more than so many bytes.
+type ShortRead int
+
+func (ShortRead) Error() string { return "short read" }
+
+// Intercept has hook called before every call to the file system, from now on. The error that it returns becomes the call's.
+func (f *Follower) Intercept(hook func(op, name string) error) *Interceptor {
+	i := &Interceptor{fileSystem: f.fs.fileSystem, hook: hook, open: make(map[*interceptedFile]os.FileInfo)}
+	f.fs.fileSystem = i
+	return i
+}
+
+// HasOpen reports whether the Follower has the file open that name names.
+func (i *Interceptor) HasOpen(name string) bool {
+	info, err := os.Stat(name)
+	if err != nil {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, other := range i.open {
+		if os.SameFile(info, other) {
+			return true
+		}
+	}
+	return false
+}
+
+func (i *Interceptor) Open(name string) (file, error) {
+	if err := i.hook("open", name); err != nil {
+		return nil, err
+	}
+	f, err := i.fileSystem.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, _ := f.Stat()
+	g := &interceptedFile{file: f, name: name, i: i}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.open[g] = info
+	return g, nil
+}
+
+func (i *Interceptor) Stat(name string) (os.FileInfo, error) {
+	if err := i.hook("stat", name); err != nil {
+		return nil, err
+	}
+	return i.fileSystem.Stat(name)
+}
+
+func (i *Interceptor) ReadDir(name string) ([]string, error) {
+	if err := i.hook("readdir", name); err != nil {
+		return nil, err
+	}
+	return i.fileSystem.ReadDir(name)
+}
+
+func (i *Interceptor) Glob(pattern string) ([]string, error) {
+	if err := i.hook("glob", pattern); err != nil {
+		return nil, err
+	}
+	return i.fileSystem.Glob(pattern)
+}
+
+func (i *Interceptor) Resolve(name string) (string, error) {
+	if err := i.hook("resolve", name); err != nil {
+		return "", err
+	}
+	return i.fileSystem.Resolve(name)
+}
+
+type interceptedFile struct {
+	file
+	name string
+	i    *Interceptor
+}
+
+func (f *interceptedFile) Stat() (os.FileInfo, error) {
+	if err := f.i.hook("fstat", f.name); err != nil {
+		return nil, err
+	}
+	return f.file.Stat()
+}
+
+func (f *interceptedFile) ReadAt(b []byte, at int64) (int, error) {
+	err := f.i.hook("read", f.name)
+	if n, ok := err.(ShortRead); ok && int(n) < len(b) {
+		n, err := f.file.ReadAt(b[:n], at)
+		if err == nil {
+			err = io.EOF
+		}
+		return n, err
+	} else if err != nil && !ok {
+		return 0, err
+	}
+	return f.file.ReadAt(b, at)
+}
+
+func (f *interceptedFile) Close() error {
+	f.i.mu.Lock()
+	defer f.i.mu.Unlock()
+	delete(f.i.open, f)
+	return f.file.Close()
+}

@@ -11,6 +11,7 @@ package follow
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -103,7 +104,7 @@ func cmpOr[T int | time.Duration](v, otherwise T) T {
 // A Follower follows one path. Run may not be called while another Run is active; everything else may be called at any time.
 type Follower struct {
 	cfg    Config
-	fs     fileSystem
+	fs     *wary
 	notify *notifier
 	hist   history
 	stat   counters
@@ -116,10 +117,13 @@ type Follower struct {
 	// Owned by Run, and kept from one Run to the next.
 	chain   []*generation // oldest first; the last one is, or was, the live file
 	marks   []mark
-	gap     *Gap      // to be declared before the next generation that is opened
-	last    Position  // of the last line that was accepted
-	blank   time.Time // of an empty file that has turned up among the siblings
-	started bool      // a Run has looked at the path: Start counts no more
+	gap     *Gap        // to be declared before the next generation that is opened
+	last    Position    // of the last line that was accepted
+	blank   time.Time   // of an empty file that has turned up among the siblings
+	started bool        // a Run has looked at the path: Start counts no more
+	waits   bool        // the first look could not read what there was then:
+	unread  os.FileInfo // the file
+	past    []sibling   // and what was rotated before
 
 	running sync.Mutex
 	active  atomic.Bool // a Run is
@@ -129,7 +133,7 @@ type Follower struct {
 func New(cfg Config) *Follower {
 	cfg.setDefaults()
 	return &Follower{
-		cfg: cfg, fs: osFS{}, notify: shared, hist: history{limit: maxSpans}, stat: counters{limit: cfg.Open},
+		cfg: cfg, fs: &wary{fileSystem: osFS{}}, notify: shared, hist: history{limit: maxSpans}, stat: counters{limit: cfg.Open},
 	}
 }
 

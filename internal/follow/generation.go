@@ -3,6 +3,7 @@ package follow
 import (
 	"bytes"
 	"io"
+	"os"
 	"time"
 )
 
@@ -11,16 +12,18 @@ type generation struct {
 	src    *source
 	h      *handle // nil between two Runs
 	reader reader
-	gap    *Gap      // to be declared before its next line
-	cut    bool      // it began when its file was truncated, and so did what is found to have been between it and the one before
-	sealed bool      // complete as it is: a copy
-	fresh  bool      // nothing was read of it while it was empty, or since it was opened again
-	size   int64     // as it was last seen
-	grew   time.Time // when it was last seen to grow
-	born   time.Time // the file's time when it was first opened
-	mtime  time.Time // of the file when it was last looked at as the live one
-	aged   time.Time // when it ceased to be the live one; zero before
-	last   imprint   // of what was read when it was closed
+	gap    *Gap        // to be declared before its next line
+	cut    bool        // it began when its file was truncated, and so did what is found to have been between it and the one before
+	sealed bool        // complete as it is: a copy
+	fresh  bool        // nothing was read of it while it was empty, or since it was opened again
+	first  os.FileInfo // of the file as it was when this generation was found
+	size   int64       // as it was last seen
+	grew   time.Time   // when it was last seen to grow
+	born   time.Time   // the file's time when it was first opened
+	mtime  time.Time   // of the file when the path was last seen to name it: a late writer does not make older what came after it
+	filled time.Time   // of the file after its first block was read, where settle has read that
+	aged   time.Time   // when it ceased to be the live one; zero before
+	last   imprint     // of what was read when it was closed
 }
 
 // An imprint is the last bytes that were read of a file, and where they ended.
@@ -43,7 +46,7 @@ func (g *generation) rest() int64 { return g.size - g.reader.offset() }
 
 // newGeneration begins at the first byte of h, and takes over the caller's use of h.
 func (f *Follower) newGeneration(h *handle) *generation {
-	g := &generation{h: h, gap: f.gap, src: &source{info: identity{h.info}}}
+	g := &generation{h: h, first: h.info, gap: f.gap, src: &source{info: identity{h.info}}}
 	f.gap = nil
 	g.reader = reader{file: h, maxLine: f.cfg.MaxLine}
 	g.size, g.mtime, g.born = h.info.Size(), h.info.ModTime(), h.info.ModTime()

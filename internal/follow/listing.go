@@ -64,20 +64,22 @@ func tick(t time.Time) time.Duration {
 }
 
 // beginning lists the names that begin with a stem.
-func (l *lister) beginning(dir, stem string) []string {
-	names, _ := l.names(dir)
+func (l *lister) beginning(dir, stem string) ([]string, error) {
+	names, err := l.names(dir)
 	from, _ := slices.BinarySearch(names, stem)
 	to := from
 	for to < len(names) && strings.HasPrefix(names[to], stem) {
 		to++
 	}
-	return names[from:to]
+	return names[from:to], err
 }
 
 // neighbours lists a directory, or that part of it where siblings may be.
 func (f *Follower) neighbours(dir, base string) []string {
 	if f.lister != nil {
-		return f.lister.beginning(dir, stemOf(base))
+		names, err := f.lister.beginning(dir, stemOf(base))
+		f.fs.note(err)
+		return names
 	}
 	names, _ := f.fs.ReadDir(dir)
 	return names

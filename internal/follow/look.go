@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -26,11 +27,15 @@ type run struct {
 	begun   bool      // Begin was called
 	placed  bool      // with a position
 	present bool      // the path names the live generation, as of this look
+	written time.Time // and when that was last written to, as of then
 	trouble trouble   // what keeps the path from being opened
-	failing bool      // an open file can't be read
+	failing bool      // something can't be read
+	failed  bool      // in this look
+	doubt   time.Time // since when it can't be told what is there
 	changed time.Time // when the last generation began
 	since   time.Time // what was written to since then may belong before it
 	scanned time.Time // when the siblings were last looked through
+	again   bool      // not all of them could be asked
 
 	restored bool // from the checkpoint, in this Run
 }
@@ -45,7 +50,11 @@ func (r *run) loop() error {
 	defer r.batch.giveBack()
 	r.park.limit = r.cfg.Open
 	defer r.park.limit.leave(r)
-	r.reopen()
+	for !r.reopen() {
+		if err := r.wait(); err != nil {
+			return err
+		}
+	}
 	for {
 		moved, err := r.look()
 		if err != nil {
@@ -81,6 +90,8 @@ func (r *run) close() {
 // anything in the new one.
 func (r *run) look() (moved bool, err error) {
 	r.stat.update(func(s *Stats) { s.Looks++ })
+	r.failed = false
+	defer r.relieved()
 	r.arrive()
 	r.announce()
 	infos := r.infos()
@@ -128,59 +139,43 @@ func (r *run) infos() []os.FileInfo {
 // arrive makes the file that the path names now the live generation.
 func (r *run) arrive() {
 	r.present = false
-	info, err := r.fs.Stat(r.cfg.Path)
-	if err == nil {
-		err = regular(info)
+	if !r.started {
+		r.first()
+		return
 	}
+	info, err := r.named()
 	if err != nil {
 		r.troubled(err)
-		r.start(nil)
 		return
 	}
 	if live := r.live(); live != nil && r.same(live.id(), identity{info}) {
-		r.present = true
+		r.present, r.written = true, info.ModTime()
 		r.recovered()
 		return
 	}
 	h, err := openHandle(r.fs, r.cfg.Path)
 	if err != nil {
 		r.troubled(err)
-		r.start(nil)
 		return
 	}
 	r.present = true
 	r.recovered()
-	if !r.start(h) {
-		r.enter(h)
-	}
+	r.enter(h, info)
+	r.written = info.ModTime()
+	r.live().mtime = r.written
 }
 
-// start does what only the first look of all does: note which files belong to the past, and where in the file that is
-// there the stream begins. A file that can't be read yet will be read from its first byte.
-func (r *run) start(h *handle) bool {
-	if r.started {
-		return false
-	}
-	r.started = true
-	r.rememberAll(r.siblings())
-	if h == nil {
-		return true
-	}
-	g := r.newGeneration(h)
-	at, err := r.cfg.Start.offset(h)
+// named asks for the file that the path names.
+func (r *run) named() (os.FileInfo, error) {
+	info, err := r.fs.Stat(r.cfg.Path)
 	if err == nil {
-		err = g.reader.seek(at)
+		err = regular(info)
 	}
-	if err != nil {
-		r.fail(err)
-	}
-	r.chain = append(r.chain, g)
-	r.hist.start(g.src, g.reader.position())
-	return true
+	return info, err
 }
 
-// enter puts a file that was opened at the path at the end of the chain.
-func (r *run) enter(h *handle) {
+// enter puts a file that was opened at the path at the end of the chain. The path was asked for it just before.
+func (r *run) enter(h *handle, info os.FileInfo) {
 	if i := r.chainIndex(identity{h.info}); i >= 0 {
 		h.release()
 		r.promote(i)
@@ -192,10 +187,15 @@ func (r *run) enter(h *handle) {
 		r.age(old)
 		since = old.mtime
 	}
+	if !r.same(identity{h.info}, identity{info}) {
+		info = h.info
+	}
 	i, gap := len(r.chain), r.gap
 	r.gap = nil
-	r.chain = append(r.chain, r.newGeneration(h)) // at once, so that a copy of it in the making is known for one
-	r.insertMissed(i, since, identity{h.info}, identity{})
+	g := r.newGeneration(h)
+	g.first = info
+	r.chain = append(r.chain, g) // at once, so that a copy of it in the making is known for one
+	r.insertMissed(i, since, info.ModTime(), identity{h.info}, identity{})
 	r.chain[i].gap = cmp.Or(gap, r.chain[i].gap)
 	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
 }
@@ -226,12 +226,14 @@ func (g *generation) quietSince(mtime time.Time) {
 
 // insertMissed puts the generations that came and went since then at index i of the chain, before that of the live file; and
 // those that are older than pivot, if that is known, one place before.
-func (r *run) insertMissed(i int, since time.Time, live, pivot identity) {
+func (r *run) insertMissed(i int, since, until time.Time, live, pivot identity) {
 	if time.Since(r.changed) > r.cfg.Grace || since.Before(r.since) {
 		r.since = since
 	}
 	r.changed, r.scanned = time.Now(), time.Now()
-	before, after := r.missed(r.since, live, pivot)
+	faults := r.fs.faults.Load()
+	before, after := r.missed(r.since, until, live, pivot)
+	r.again = r.fs.faults.Load() != faults
 	r.insert(i, after)
 	r.insert(max(i-1, 0), before)
 }
@@ -258,7 +260,7 @@ func (r *run) insert(i int, files []*handle) {
 // in it may hide one of them, and an empty generation doesn't show that it was truncated.
 func (r *run) rescan() (changed bool) {
 	live := r.live()
-	if live == nil || time.Since(r.changed) > r.cfg.Grace || time.Since(r.scanned) < r.cfg.Poll {
+	if live == nil || time.Since(r.changed) > r.cfg.Grace && !r.again || time.Since(r.scanned) < r.cfg.Poll {
 		return false
 	}
 	return r.collect(live)
@@ -268,7 +270,9 @@ func (r *run) rescan() (changed bool) {
 // it, and only the next look can tell.
 func (r *run) collect(g *generation) (changed bool) {
 	r.scanned = time.Now()
-	_, files := r.missed(r.since, g.id(), identity{})
+	faults := r.fs.faults.Load()
+	_, files := r.missed(r.since, time.Time{}, g.id(), identity{})
+	r.again = r.fs.faults.Load() != faults
 	if len(files) > 0 && !r.current(g) {
 		for _, h := range files {
 			h.release()
@@ -313,10 +317,10 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	}
 	size := info.Size()
 	if size < max(g.reader.end(), g.size) {
-		return true, r.truncated(g)
+		return r.truncated(g)
 	}
-	if g.fresh && size > 0 {
-		if again := r.settle(g, size); again || g.fresh {
+	if g.reader.end() == 0 && size > 0 {
+		if again := r.settle(g, info); again || g.fresh {
 			return again, nil
 		}
 	}
@@ -330,12 +334,11 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 		if n > 0 { // and not only what is there now
 			g.grew = time.Now()
 		}
-		return true, r.truncated(g)
+		return r.truncated(g)
 	case err != nil:
 		r.fail(err)
 		return false, nil
 	}
-	r.failing = false
 	r.saw(g, info)
 	if g.sealed && turn == size {
 		return true, r.end(g)
@@ -343,12 +346,12 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	return n > 0, nil
 }
 
-// settle makes sure that a generation that began empty is the one that comes next. As long as nothing was read of
-// it, it doesn't show a truncation; so its first block is read, and then the siblings are looked through: what came
-// before that block must be among them. It returns true to have the path looked at again. Where there was nothing to
-// read after all, the generation stays fresh.
-func (r *run) settle(g *generation, size int64) bool {
-	n, err := g.reader.fill(size)
+// settle makes sure that a generation of which nothing was read is the one that comes next. It doesn't show a truncation yet;
+// so its first block is read, and where the file began empty, or has changed since it was found, the siblings are looked
+// through: what came before that block must be among them. It returns true to have the path looked at again. Where there was
+// nothing to read after all, the generation stays fresh.
+func (r *run) settle(g *generation, info os.FileInfo) bool {
+	n, err := g.reader.fill(info.Size())
 	switch {
 	case errors.Is(err, errChanged):
 		g.fresh = false // it will be met again
@@ -359,13 +362,23 @@ func (r *run) settle(g *generation, size int64) bool {
 	case n == 0:
 		return true
 	}
-	quiet := r.blank.Sub(g.grew) >= quietTime
-	g.fresh, g.grew = false, time.Now()
-	if info, err := g.h.Stat(); err == nil {
-		g.mtime = info.ModTime()
+	now, err := g.h.Stat()
+	if err == nil && now.Size() < info.Size() && g.reader.end() <= now.Size() { // the block is the next generation's
+		g.reader.rewind()
+		r.truncatedUnread(g)
+		return true
 	}
+	if !g.fresh && err == nil && g.first != nil && now.Size() == g.first.Size() && now.ModTime().Equal(g.first.ModTime()) {
+		return false
+	}
+	empty, quiet := g.fresh, r.blank.Sub(g.grew) >= quietTime
+	g.fresh, g.grew = false, time.Now()
+	if err == nil {
+		g.filled = now.ModTime()
+	}
+	g.reader.identify(false) // a copy that was made meanwhile is known by it
 	again := r.collect(g)
-	if g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet { // and not the file before, which was renamed empty
+	if empty && g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet { // and not the file before, which was renamed empty
 		g.gap = copyGap(Position{}, true) // what was written after that copy was made
 	}
 	r.blank = time.Time{}
@@ -379,8 +392,8 @@ func (r *run) saw(g *generation, info os.FileInfo) {
 		r.watch.see()
 	}
 	g.size = info.Size()
-	if r.present && g == r.live() { // a late writer does not make the files older that came after
-		g.mtime = info.ModTime()
+	if r.present && g == r.live() {
+		g.mtime = r.written
 	}
 }
 
@@ -497,6 +510,9 @@ func (r *run) troubled(err error) {
 		return
 	}
 	r.trouble.told = true
+	if event == EventUnreadable && r.failing {
+		return
+	}
 	r.report(event, err)
 }
 
@@ -511,7 +527,7 @@ func eventOf(err error) string {
 }
 
 func (r *run) recovered() {
-	if r.trouble.told {
+	if r.trouble.told && !r.failing {
 		r.report(EventRecovered, nil)
 	}
 	r.trouble = trouble{}
@@ -534,8 +550,21 @@ func (r *run) report(event string, err error) {
 
 // fail notes an error of an open file. It will be tried again at the next look.
 func (r *run) fail(err error) {
-	if !r.failing {
+	if errors.Is(err, errUnread) {
+		err = fmt.Errorf("%s: %w", r.cfg.Path, err)
+	}
+	if !r.failing && !(r.trouble.told && r.trouble.event == EventUnreadable) {
 		r.report(EventUnreadable, err)
 	}
-	r.failing = true
+	r.failing, r.failed = true, true
+}
+
+// relieved tells that a look has gone well again.
+func (r *run) relieved() {
+	if r.failing && !r.failed {
+		r.failing = false
+		if !r.trouble.told {
+			r.report(EventRecovered, nil)
+		}
+	}
 }

@@ -162,6 +162,5 @@ func (r *run) unpark(g *generation) bool {
 		r.troubled(err)
 		return false
 	}
-	r.reopen()
-	return true
+	return r.reopen()
 }

@@ -27,7 +27,10 @@ func TestRandomPrograms(t *testing.T) { randomPrograms(t, false) }
 func TestRandomRestarts(t *testing.T) { randomPrograms(t, true) }
 
 func randomPrograms(t *testing.T, restarts bool) {
-	first, last := 0, 200
+	first, last := 0, 300
+	if os.Getenv("TAILCAST_SOAK") != "" {
+		last = 5000
+	}
 	if testing.Short() {
 		last = 40
 	}
@@ -149,8 +152,10 @@ func (p *program) step() {
 		p.rotate()
 	case n < 68:
 		p.late()
-	case n < 70 && !p.copies:
+	case n < 69 && !p.copies:
 		p.remove()
+	case n < 70 && !p.copies:
+		p.renameOver()
 	case n < 71:
 		p.truncate()
 	case n < 90:
@@ -159,11 +164,13 @@ func (p *program) step() {
 		p.pause(time.Duration(p.rng.IntN(20)) * time.Second)
 	case n < 94:
 		p.stop()
-	case n < 96 && p.restarts:
+	case n < 95 && p.restarts:
 		p.stop()
 		p.run()
-	case n < 97:
+	case n < 96:
 		p.run()
+	case n < 97:
+		p.awayAndBack()
 	case n < 98:
 		p.note("replays")
 		p.r.checkReplays("in between")
@@ -399,6 +406,35 @@ func (p *program) remove() {
 	p.gone(g)
 	p.live = nil
 	p.create()
+}
+
+// renameOver replaces the live file with another that has lines already.
+func (p *program) renameOver() {
+	g := p.live
+	if g == nil {
+		return
+	}
+	g.over = true
+	p.gone(g)
+	p.r.moved("app.log", "")
+	next := &modelGen{id: len(p.gens), fd: fmt.Sprint("w", len(p.gens)), changed: time.Now()}
+	p.gens = append(p.gens, next)
+	p.live = next
+	p.r.hold(next.fd, "new")
+	p.write(next)
+	p.note("rename new app.log, generation %d", next.id)
+	p.r.rename("new", "app.log")
+}
+
+// awayAndBack renames the live file, and after a while gives it its name back.
+func (p *program) awayAndBack() {
+	if p.live == nil {
+		return
+	}
+	p.note("rename app.log app.log.99, and back")
+	p.r.rename("app.log", "app.log.99")
+	p.pause(time.Duration(p.rng.IntN(1000)) * time.Millisecond)
+	p.r.rename("app.log.99", "app.log")
 }
 
 // gone allows for the loss of what was not delivered of a generation that is in no file any more.

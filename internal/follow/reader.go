@@ -18,6 +18,8 @@ const (
 // rewritten.
 var errChanged = errors.New("follow: the file's content has changed")
 
+var errUnread = errors.New("follow: the file's first line can't be read")
+
 // A reader turns one generation's bytes into lines. It reads blocks with pread and finds lines in place; each pread also
 // reads the last bytes that are known already and compares them, so a truncation can't hide behind new data.
 type reader struct {
@@ -101,6 +103,12 @@ func (r *reader) fill(limit int64) (int, error) {
 func (r *reader) beginsAsBefore() error {
 	var head [keptHead]byte
 	n, err := r.file.ReadAt(head[:len(r.head)], 0)
+	for n < len(r.head) { // a read may be short
+		more, err2 := r.file.ReadAt(head[n:len(r.head)], int64(n))
+		if n, err = n+more, err2; more == 0 {
+			break
+		}
+	}
 	if bytes.Equal(head[:n], r.head) {
 		return nil
 	}
@@ -119,11 +127,15 @@ func cmpErr(err, otherwise error) error {
 
 // verify stands in for the bytes before the offset where there are none: at a file's very beginning.
 func (r *reader) verify() error {
-	if epoch, ok := readEpoch(r.file, true); !ok || epoch != r.epoch {
-		r.buf = r.buf[:0]
-		return errChanged
+	epoch, ok := readEpoch(r.file, true)
+	if ok && epoch == r.epoch {
+		return nil
 	}
-	return nil
+	r.buf = r.buf[:0]
+	if !ok {
+		return errUnread
+	}
+	return errChanged
 }
 
 // compact drops what was delivered, except for the bytes that the next check needs.
@@ -159,6 +171,9 @@ func (r *reader) forget() {
 	r.compact()
 	r.buf = slices.Clone(r.buf)
 }
+
+// rewind forgets a first block of which nothing was delivered.
+func (r *reader) rewind() { r.buf, r.head, r.epoch = r.buf[:0], nil, 0 }
 
 func (r *reader) imprint() imprint {
 	return imprint{r.end(), bytes.Clone(r.buf[max(0, len(r.buf)-checkSize):])}

@@ -4,24 +4,39 @@ import (
 	"slices"
 )
 
-// reopen opens again what an earlier Run, or an earlier process, was reading.
-func (r *run) reopen() {
+// reopen opens again what an earlier Run, or an earlier process, was reading. Where it can't be told what is there it returns
+// false: it has to be called again.
+func (r *run) reopen() bool {
 	if !r.started && r.cfg.After != (Position{}) {
-		r.resumeAfter(r.cfg.After)
-		return
+		return r.resumeAfter(r.cfg.After)
 	}
-	list := r.files()
-	for _, g := range slices.Clone(r.chain) {
-		h := r.findAgain(g, list)
-		if h == nil {
-			r.lose(g)
-			continue
+	var list []sibling
+	faults, found := r.fs.faults.Load(), make([]*handle, len(r.chain))
+	if len(found) > 0 {
+		list = r.steady(r.files)
+	}
+	for i, g := range r.chain {
+		found[i] = r.findAgain(g, list)
+	}
+	if slices.Contains(found, nil) && r.unsure(faults) {
+		for _, h := range found {
+			if h != nil {
+				h.release()
+			}
 		}
-		r.replaceFile(g, h)
+		return false
+	}
+	for i, g := range slices.Clone(r.chain) {
+		if h := found[i]; h != nil {
+			r.replaceFile(g, h)
+		} else {
+			r.lose(g)
+		}
 	}
 	if r.restored {
 		r.rememberPast()
 	}
+	return true
 }
 
 // findAgain prefers the same file even if its content has changed: the next look will see that it was truncated. Another
@@ -71,14 +86,18 @@ func (r *run) lose(g *generation) {
 }
 
 // resumeAfter opens the file that an earlier process's position is in, and all that are newer.
-func (r *run) resumeAfter(pos Position) {
-	r.started = true
-	list := r.files()
+func (r *run) resumeAfter(pos Position) bool {
+	faults := r.fs.faults.Load()
+	list := r.steady(r.files)
 	i, h := r.locate(list, identity{}, with(pos))
+	if h == nil && r.unsure(faults) {
+		return false
+	}
+	r.started = true
 	if h == nil {
 		r.rememberAll(r.siblings())
 		r.gap = &Gap{From: pos, Count: -1, Bytes: -1, Reason: "the position to go on after is in no file"}
-		return
+		return true
 	}
 	r.last = pos
 	r.rememberAll(list[:i])
@@ -96,4 +115,5 @@ func (r *run) resumeAfter(pos Position) {
 			h.release()
 		}
 	}
+	return true
 }

@@ -37,6 +37,9 @@ type rig struct {
 	tick    time.Duration
 	coarse  bool // the file system's clock counts whole seconds
 	writers map[string]*writer
+	hook    func(op, name string) error // called before every call of f's to the file system, if set
+	between *follow.Interceptor
+	report  func(event string, err error)
 
 	mu       sync.Mutex // virtual time orders it all, but the race detector does not see that
 	failNext bool       // the next emit returns an error, and the Run is over
@@ -187,6 +190,9 @@ func (r *rig) run() {
 		r.cfg.OnCheckpoint(func() { r.set(func() { r.saved = len(r.items) }) })
 		r.f = follow.New(r.cfg)
 		r.open = r.f.CountFiles()
+		if r.hook != nil {
+			r.between = r.f.Intercept(r.hook)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
@@ -304,6 +310,9 @@ func (r *rig) onBegin(pos follow.Position) {
 func (r *rig) onReport(event string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.report != nil {
+		r.report(event, err)
+	}
 	if (err == nil) != (event == follow.EventRecovered || event == follow.EventCheckpointed) {
 		r.t.Errorf("Report(%q, %v)", event, err)
 	}

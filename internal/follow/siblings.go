@@ -222,13 +222,16 @@ func (f *Follower) rememberAll(list []sibling) {
 	}
 }
 
-// steadySiblings lists the siblings twice in the same way: while logrotate moves one name after another, a file can be
-// between two names that were read. It gives up where names never rest; the next scan may have more luck.
-func (f *Follower) steadySiblings() []sibling {
-	list := f.siblings()
+// steadySiblings lists the siblings twice in the same way.
+func (f *Follower) steadySiblings() []sibling { return f.steady(f.siblings) }
+
+// steady takes a list until it is twice the same: while logrotate moves one name after another, a file can be between two names
+// that were read. It gives up where names never rest; the next scan may have more luck.
+func (f *Follower) steady(take func() []sibling) []sibling {
+	list := take()
 	for range 20 {
-		again := f.siblings()
-		if slices.EqualFunc(list, again, func(a, b sibling) bool { return a.name == b.name && f.same(a.id, b.id) }) {
+		again := take()
+		if f.alike(list, again) {
 			return again
 		}
 		list = again
@@ -236,13 +239,23 @@ func (f *Follower) steadySiblings() []sibling {
 	return list
 }
 
+// alike reports whether two lists have the same files under the same names.
+func (f *Follower) alike(a, b []sibling) bool {
+	return slices.EqualFunc(a, b, func(a, b sibling) bool { return a.name == b.name && f.same(a.id, b.id) })
+}
+
 // missed opens the generations that came and went between two looks: siblings that nobody knows, and that were written
-// to since the live file was last seen. The ones that are younger than the live file was when it was opened belong behind
-// it, and are left to the next look, which finds another live file. Those that come before pivot, a sibling that is known,
+// to since the live file was last seen. The ones that are younger than the live file was when it was opened, at until, belong
+// behind it, and are left to the next look, which finds another live file. Those that come before pivot, a sibling that is known,
 // are told apart.
-func (f *Follower) missed(since time.Time, live, pivot identity) (before, found []*handle) {
-	for _, s := range f.steadySiblings() {
-		if f.same(s.id, live) {
+func (f *Follower) missed(since, until time.Time, live, pivot identity) (before, found []*handle) {
+	faults := f.fs.faults.Load()
+	list := f.steadySiblings()
+	if f.fs.faults.Load() != faults {
+		return nil, nil // another scan will tell
+	}
+	for _, s := range list {
+		if f.same(s.id, live) || !until.IsZero() && s.id.ModTime().After(until) {
 			break
 		}
 		if f.same(s.id, pivot) {
@@ -260,7 +273,7 @@ func (f *Follower) missed(since time.Time, live, pivot identity) (before, found 
 			f.remember(mark{id: identity{h.info}})
 			f.blank = h.info.ModTime()
 		}
-		if f.familiar(h) || f.isCopy(h) {
+		if faults := f.fs.faults.Load(); f.familiar(h) || f.isCopy(h) || f.fs.faults.Load() != faults {
 			h.release()
 			continue
 		}

@@ -11,18 +11,23 @@ const quietTime = time.Second
 
 // truncated ends a generation whose content is gone from its file, and begins another in the same file. What was not
 // delivered may be in a copy, as copytruncate makes one before it truncates: then the generation goes on in the copy.
-func (r *run) truncated(g *generation) error {
+func (r *run) truncated(g *generation) (moved bool, err error) {
 	if g.reader.end() == 0 {
-		return r.truncatedUnread(g)
+		r.truncatedUnread(g)
+		return true, nil
 	}
+	faults := r.fs.faults.Load()
 	copied := r.findCopy(g)
+	if copied == nil && r.unsure(faults) {
+		return false, nil
+	}
 	if copied == nil && g.reader.offset() == 0 && r.precede(g) {
-		return nil // what comes before it first
+		return true, nil // what comes before it first
 	}
 	unread := g.rest() > int64(g.reader.pending())
 	if copied == nil {
 		if err := r.flush(g, true); err != nil { // all that is left of its last line is what was read
-			return err
+			return true, err
 		}
 	}
 	r.blank = time.Time{} // that is what the empty file was about
@@ -30,6 +35,10 @@ func (r *run) truncated(g *generation) error {
 	r.remember(mark{src: g.src, id: identity{g.h.info}, pos: g.reader.position(), truncated: true})
 	gap := truncationGap(g, copied, unread)
 	i := slices.Index(r.chain, g)
+	until := time.Time{}
+	if r.present && g == r.live() {
+		until = r.written
+	}
 	file, aged, since := g.h, g.aged, g.mtime
 	file.retain()
 	if copied != nil {
@@ -50,14 +59,14 @@ func (r *run) truncated(g *generation) error {
 	if copied != nil {
 		pivot = identity{copied.info}
 	}
-	r.insertMissed(i, since, identity{file.info}, pivot)
+	r.insertMissed(i, since, until, identity{file.info}, pivot)
 	if copied != nil {
 		i = slices.Index(r.chain, g) + 1
 	}
 	if r.chain[i].gap == nil {
 		r.chain[i].gap = gap
 	}
-	return nil
+	return true, nil
 }
 
 // precede inserts what was missed before g, of which nothing was delivered yet. Copies that were made since it was read
@@ -66,9 +75,9 @@ func (r *run) precede(g *generation) bool {
 	if !r.present || g != r.live() {
 		return false
 	}
-	_, files := r.missed(r.since, g.id(), identity{})
+	_, files := r.missed(r.since, time.Time{}, g.id(), identity{})
 	files = slices.DeleteFunc(files, func(h *handle) bool {
-		later := h.info.ModTime().After(g.mtime)
+		later := h.info.ModTime().After(g.mtime) && h.info.ModTime().After(g.filled)
 		if later {
 			h.release()
 		}
@@ -80,18 +89,17 @@ func (r *run) precede(g *generation) bool {
 
 // truncatedUnread is truncated for a generation of which nothing was read. A copy of it can't be told from a generation
 // that was missed then, and it makes no difference.
-func (r *run) truncatedUnread(g *generation) error {
+func (r *run) truncatedUnread(g *generation) {
 	r.stat.update(func(s *Stats) { s.Truncations++ })
 	var files []*handle
 	if r.present && g == r.live() {
-		_, files = r.missed(r.since, g.id(), identity{})
+		_, files = r.missed(r.since, r.written, g.id(), identity{})
 	}
 	if g.gap == nil {
 		g.gap = &Gap{Count: -1, Bytes: -1, Possible: true, Reason: "the file was truncated"} // a copy may yet be found
 	}
 	g.size, g.fresh, g.reader.epoch = 0, true, 0
 	r.insert(slices.Index(r.chain, g), files)
-	return nil
 }
 
 // truncationGap declares what may be missing: what was written after the copy was taken. A copy that holds more than was

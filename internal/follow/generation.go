@@ -15,6 +15,7 @@ type generation struct {
 	gap    *Gap        // to be declared before its next line
 	cut    bool        // it began when its file was truncated, and so did what is found to have been between it and the one before
 	sealed bool        // complete as it is: a copy
+	missed bool        // the path was never seen to name it
 	fresh  bool        // nothing was read of it while it was empty, or since it was opened again
 	first  os.FileInfo // of the file as it was when this generation was found
 	size   int64       // as it was last seen

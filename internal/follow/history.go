@@ -57,6 +57,7 @@ type entry struct {
 	src      *source
 	from, to Position
 	partial  bool // the last line was cut at MaxLine
+	cut      bool // the last line has no end, and what comes after it is another one
 	gap      *Gap
 }
 
@@ -134,12 +135,21 @@ func (h *history) extend(src *source, head []byte, from Position, lines []Line) 
 	to, partial := lines[len(lines)-1].Pos, lines[len(lines)-1].Partial
 	if n := len(h.entries); n > 0 {
 		last := &h.entries[n-1]
-		if last.src == src && last.gap == nil && last.to == from {
+		if last.src == src && last.gap == nil && last.to == from && !last.cut {
 			last.to, last.partial = to, partial
 			return
 		}
 	}
 	h.push(entry{src: src, from: from, to: to, partial: partial})
+}
+
+// cut notes that the last line of a source was emitted without its end.
+func (h *history) cut(src *source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.entries); n > 0 && h.entries[n-1].src == src {
+		h.entries[n-1].cut = true
+	}
 }
 
 func (h *history) gap(g *Gap) {

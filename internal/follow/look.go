@@ -106,6 +106,13 @@ func (r *run) look() (moved bool, err error) {
 		if moved {
 			return true, nil // look again before anything newer is read
 		}
+		waits, err := r.unfinished(g)
+		if err != nil {
+			return false, r.haltError(err)
+		}
+		if waits {
+			break
+		}
 	}
 	if r.rescan() {
 		return true, nil
@@ -243,6 +250,7 @@ func (r *run) insertMissed(i int, since, until time.Time, live, pivot identity) 
 func (r *run) insert(i int, files []*handle) {
 	for n, h := range files {
 		g := r.newGeneration(h)
+		g.missed = true
 		r.age(g)
 		r.stat.update(func(s *Stats) { s.Rotations++ })
 		r.chain = slices.Insert(r.chain, i+n, g)
@@ -475,13 +483,30 @@ func (r *run) end(g *generation) error {
 	return nil
 }
 
+// unfinished reports whether the newer generations have to wait for the rest of an old one's last line, which comes before
+// theirs. Once the file was quiet for Grace, that line is delivered as it is. Nobody goes on writing to a copy, and what was missed
+// may be one.
+func (r *run) unfinished(g *generation) (waits bool, err error) {
+	if g == r.live() || g.reader.pending() == 0 || g.missed || r.chain[slices.Index(r.chain, g)+1].cut {
+		return false, nil
+	}
+	if time.Since(g.grew) < r.cfg.Grace {
+		return true, nil
+	}
+	return false, r.flush(g, false)
+}
+
 func (r *run) remove(g *generation) {
 	r.chain = slices.DeleteFunc(r.chain, func(other *generation) bool { return other == g })
 }
 
 // flush delivers what was read of a line that has no end; partial says that its rest may be in what a gap declares.
 func (r *run) flush(g *generation, partial bool) error {
-	return g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch.space(), r.deliverTo(g))
+	if err := g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch.space(), r.deliverTo(g)); err != nil {
+		return err
+	}
+	r.hist.cut(g.src) // what the file still gets is another line
+	return nil
 }
 
 // latest is a generation's identity with its present size and time.

@@ -115,15 +115,16 @@ type Follower struct {
 	began  atomic.Pointer[func()] // called after the first look of a Run
 
 	// Owned by Run, and kept from one Run to the next.
-	chain   []*generation // oldest first; the last one is, or was, the live file
-	marks   []mark
-	gap     *Gap        // to be declared before the next generation that is opened
-	last    Position    // of the last line that was accepted
-	blank   time.Time   // of an empty file that has turned up among the siblings
-	started bool        // a Run has looked at the path: Start counts no more
-	waits   bool        // the first look could not read what there was then:
-	unread  os.FileInfo // the file
-	past    []sibling   // and what was rotated before
+	chain    []*generation // oldest first; the last one is, or was, the live file
+	marks    []mark
+	gap      *Gap        // to be declared before the next generation that is opened
+	last     Position    // of the last line that was accepted
+	declared bool        // a gap was, after that
+	blank    time.Time   // of an empty file that has turned up among the siblings
+	started  bool        // a Run has looked at the path: Start counts no more
+	waits    bool        // the first look could not read what there was then:
+	unread   os.FileInfo // the file
+	past     []sibling   // and what was rotated before
 
 	running sync.Mutex
 	active  atomic.Bool // a Run is

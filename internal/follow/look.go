@@ -386,7 +386,7 @@ func (r *run) settle(g *generation, info os.FileInfo) bool {
 	}
 	g.reader.identify(false) // a copy that was made meanwhile is known by it
 	again := r.collect(g)
-	if empty && g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet { // and not the file before, which was renamed empty
+	if empty && r.present && g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet { // and not the file before, which was renamed empty
 		g.gap = copyGap(Position{}, true) // what was written after that copy was made
 	}
 	r.blank = time.Time{}
@@ -417,10 +417,15 @@ func (r *run) declare(g *generation) error {
 	return nil
 }
 
+// deliverGap declares a gap. One that may be is not worth telling right behind another.
 func (r *run) deliverGap(gap *Gap) error {
+	if r.declared && gap.Possible {
+		return nil
+	}
 	if err := r.offer([]Line{{Gap: gap}}); err != nil {
 		return err
 	}
+	r.declared = true
 	r.hist.gap(gap)
 	r.stat.update(func(s *Stats) { s.Gaps++ })
 	return nil
@@ -438,7 +443,7 @@ func (r *run) deliverTo(g *generation) func([]Line, int) error {
 		if err := r.offer(lines); err != nil {
 			return err
 		}
-		r.last = last.Pos
+		r.last, r.declared = last.Pos, false
 		r.hist.extend(g.src, g.reader.head, from, lines)
 		r.stat.update(func(s *Stats) {
 			s.Lines += int64(len(lines))

@@ -155,6 +155,7 @@ func (c *process) readRecords(r *bufio.Reader) {
 			c.pos = rec.pos
 			c.mu.Unlock()
 		case recordGap:
+			long = nil // the rest of that line is missing: it never arrived
 			c.ledger.gap(string(rec.data))
 		case recordEnd:
 			c.ended("DIES: " + string(rec.data))

@@ -157,6 +157,7 @@ func (r *run) arrive() {
 	}
 	if live := r.live(); live != nil && r.same(live.id(), identity{info}) {
 		r.present, r.written = true, info.ModTime()
+		r.watch.passage.seen()
 		r.recovered()
 		return
 	}
@@ -197,13 +198,14 @@ func (r *run) enter(h *handle, info os.FileInfo) {
 	if !r.same(identity{h.info}, identity{info}) {
 		info = h.info
 	}
-	i, gap := len(r.chain), r.gap
+	i, gap, unseen := len(r.chain), r.gap, r.unseen(h)
 	r.gap = nil
 	g := r.newGeneration(h)
 	g.first = info
 	r.chain = append(r.chain, g) // at once, so that a copy of it in the making is known for one
 	r.insertMissed(i, since, info.ModTime(), identity{h.info}, identity{})
 	r.chain[i].gap = cmp.Or(gap, r.chain[i].gap)
+	g.gap = cmp.Or(g.gap, unseen)
 	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
 }
 

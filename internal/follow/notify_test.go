@@ -338,3 +338,44 @@ func instances(t *testing.T) int {
 	}
 	return n
 }
+
+// A file that was created and removed between two looks has left no trace but its notifications.
+func TestAFileThatCameAndWent(t *testing.T) {
+	const made, wrote, gone, moved = fsnotify.Create, fsnotify.Write, fsnotify.Remove, fsnotify.Rename
+	for _, tt := range []struct {
+		name   string
+		events []fsnotify.Op // from the removal of the file that was read, to the creation of the one that comes
+		want   []string
+	}{
+		{"one after the other", []fsnotify.Op{gone, made}, nil},
+		{"unseen", []fsnotify.Op{gone, made, wrote, wrote, gone, made}, []string{"GAP -1 bytes"}},
+		{"unseen and renamed over", []fsnotify.Op{gone, made, wrote, made}, []string{"GAP possible, -1 bytes"}},
+		{"unseen and empty", []fsnotify.Op{gone, made, gone, made}, nil},
+		{"renamed", []fsnotify.Op{moved, made, wrote, moved, made}, nil},
+		{"renamed over", []fsnotify.Op{made}, nil},
+		{"an event is lost", []fsnotify.Op{gone, wrote, gone, made}, nil},
+		{"all events are lost", nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inHall(t, func(t *testing.T, h *hall) {
+				_, out, stop := h.follow("app.log")
+				defer stop()
+				must(t, appendTo(h.path("app.log"), "a\n"))
+				h.tell("app.log", wrote)
+				time.Sleep(10 * time.Millisecond)
+				for range 2 {
+					must(t, os.Remove(h.path("app.log")))
+					must(t, appendTo(h.path("app.log"), "b\n"))
+					for _, op := range tt.events {
+						h.tell("app.log", op)
+					}
+					time.Sleep(time.Second)
+				}
+				want := slices.Concat([]string{"a"}, tt.want, []string{"b"}, tt.want, []string{"b"})
+				if got := out.text(); !slices.Equal(got, want) {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}

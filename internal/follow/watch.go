@@ -35,6 +35,7 @@ type watcher struct {
 	places map[string]*post
 	joined bool      // all directories that matter are watched
 	whole  bool      // and by a kernel that knows of all writers
+	simple bool      // the path is watched, and it is no link
 	armed  time.Time // when they were looked up
 	of     *source   // the live generation then
 
@@ -43,6 +44,7 @@ type watcher struct {
 	untold   time.Time // when a change was seen that no notification has told of
 	deaf     bool      // none did: a hard link, a mapped file, a bind mount
 	overflow int64     // how many overflows were counted
+	passage  passage   // kept where it is simple
 }
 
 // A post is a directory that is watched, and the names in it that matter.
@@ -100,7 +102,7 @@ func (r *run) arm(n *watcher) {
 	if live := r.live(); live != nil {
 		n.of = live.src
 	}
-	want := n.wanted()
+	want, link := n.wanted()
 	lost := n.lost.Swap(false)
 	for dir, p := range n.places {
 		now, ok := want[dir]
@@ -127,12 +129,14 @@ func (r *run) arm(n *watcher) {
 			continue
 		}
 		n.places[dir] = p
+		n.passage.reset()
 		n.heard = true // what came before the watch is not told of
 	}
 	for dir := range n.places {
 		n.whole = n.whole && !remote(dir)
 	}
 	n.whole = n.whole && n.joined
+	n.simple = n.whole && len(want) == 1 && !link
 	if n.joined && n.told {
 		n.told = false
 		if r.trouble.event == "" {
@@ -152,8 +156,11 @@ func (r *run) unwatched(n *watcher, err error) {
 
 // wants tells the events of a file and its siblings from those of its neighbours.
 func (n *watcher) wants(names []string) func(string, fsnotify.Op) bool {
-	pattern := filepath.Base(n.f.cfg.Rotated)
-	return func(name string, _ fsnotify.Op) bool {
+	pattern, path := filepath.Base(n.f.cfg.Rotated), filepath.Base(n.f.cfg.Path)
+	return func(name string, op fsnotify.Op) bool {
+		if name == path {
+			n.passage.note(op)
+		}
 		if n.f.cfg.Rotated != "" {
 			if ok, _ := filepath.Match(pattern, name); ok {
 				return true
@@ -174,9 +181,10 @@ func uncompressed(name string) string {
 	return name
 }
 
-// wanted is the path's directory, and where the path is a symbolic link its target's, by the names that the system knows.
-func (n *watcher) wanted() map[string]*post {
-	want := make(map[string]*post)
+// wanted is the path's directory, and where the path is a symbolic link its target's, by the names that the system knows. link
+// says that it is one.
+func (n *watcher) wanted() (want map[string]*post, link bool) {
+	want = make(map[string]*post)
 	add := func(dir, name string) {
 		if p := want[dir]; p != nil {
 			if !slices.Contains(p.names, name) {
@@ -190,15 +198,17 @@ func (n *watcher) wanted() map[string]*post {
 	}
 	path, err := filepath.Abs(n.f.cfg.Path)
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	if dir, err := n.f.fs.Resolve(filepath.Dir(path)); err == nil {
+	dir, err := n.f.fs.Resolve(filepath.Dir(path))
+	if err == nil {
 		add(dir, filepath.Base(path))
 	}
 	if target, err := n.f.fs.Resolve(path); err == nil {
 		add(filepath.Dir(target), filepath.Base(target))
+		link = target != filepath.Join(dir, filepath.Base(path))
 	}
-	return want
+	return want, link
 }
 
 // wait returns when there may be something to see, and the files are open.

@@ -363,6 +363,7 @@ func TestCloseCodesOfThePage(t *testing.T) {
 // TestAnEventSourceComesBack: Shutdown says bye, and an EventSource comes back after the stream's advice, as often as the hub
 // that is shut down says bye again, and to the next hub.
 func TestAnEventSourceComesBack(t *testing.T) {
+	t.Parallel()
 	needVisitors(t)
 	for _, kind := range []string{"chromium", "node"} {
 		t.Run(kind, func(t *testing.T) {

@@ -51,6 +51,7 @@ func (l *logrotate) rotations(t *testing.T) int {
 // TestLogrotateCreate: logrotate renames the file, makes a new one, and tells the writer, which goes on in the old one until
 // then.
 func TestLogrotateCreate(t *testing.T) {
+	t.Parallel()
 	needRealClients(t)
 	need(t, "root", "logrotate")
 	rotations := setting(t, "ITEST_ROTATIONS", 5, 20)
@@ -89,6 +90,7 @@ func settle(t *testing.T, server *logtailProcess, clients []*clientProcess, writ
 // TestLogrotateCopytruncate: logrotate copies the file and truncates it. What is written in between is lost to everybody, so
 // the writer pauses around it.
 func TestLogrotateCopytruncate(t *testing.T) {
+	t.Parallel()
 	needRealClients(t)
 	need(t, "root", "logrotate")
 	rotations := setting(t, "ITEST_COPYTRUNCATE", 3, 10)

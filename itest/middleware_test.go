@@ -40,6 +40,7 @@ import (
 // shuts down; if BeforeClose was called once for each, with the right cause; and if the handlers returned. "gzip" says that
 // the stream came compressed. "cut" is a connection that was closed before an answer, and "silent" one that got none of it.
 func TestMiddleware(t *testing.T) {
+	t.Parallel()
 	gin.SetMode(gin.ReleaseMode)
 	got := make([][]string, len(middlewares))
 	turns := make(chan struct{}, 2*runtime.GOMAXPROCS(0))

@@ -570,6 +570,7 @@ func milliseconds(d time.Duration) string {
 // for longer than the proxies allow lives by its heartbeats, but for text, which has none. In a soak all timeouts are those that
 // nginx and the hub have by default, and that haproxy is usually given.
 func TestProxies(t *testing.T) {
+	t.Parallel()
 	need(t, "nginx", "haproxy")
 	quiet, idle := "3s", 5*time.Second
 	opts := []tailcast.Option{tailcast.WithHeartbeat(time.Second), tailcast.WithPing(time.Second, 10*time.Second)}

@@ -159,6 +159,7 @@ func rotateEvery(t *testing.T, w *writer, n int) (stop func()) {
 // TestKillAndResume: logtail is killed and comes back on the same port; meanwhile the file was rotated. The viewer goes on
 // with Last-Event-ID.
 func TestKillAndResume(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{nil, {"-from-start"}} {
 		t.Run(fmt.Sprintf("logtail %v", args), func(t *testing.T) { killAndResume(t, args) })
 	}

@@ -134,6 +134,7 @@ func (d *delivery) read(t *testing.T) {
 // rotations. One of the writers goes on in the old file for a while. The next process loses nothing, in order, and repeats at
 // most what had come in one interval of the checkpoint. In between some processes end well: after these nothing is repeated.
 func TestSIGKILL(t *testing.T) {
+	t.Parallel()
 	kills := setting(t, "ITEST_SIGKILLS", 8, 200)
 	rate := setting(t, "ITEST_RATE", 20_000, 20_000)
 	const (

@@ -29,6 +29,7 @@ const logtailDeadline = 5 * time.Second
 // TestSIGTERM: 1000 viewers of a process that is told to end while lines are being written. Whoever reads, however slowly, gets
 // every line up to the last one that the hub has taken, once, and a goodbye. Who never reads is cut off.
 func TestSIGTERM(t *testing.T) {
+	t.Parallel()
 	t.Run("all read", func(t *testing.T) { testSIGTERM(t, 0) })
 	t.Run("some never read", func(t *testing.T) { testSIGTERM(t, 20) })
 }

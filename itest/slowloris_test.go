@@ -21,6 +21,7 @@ import (
 // does not grow without bound; and none of them stays for good: those that have not made a request are gone after
 // ReadHeaderTimeout, 5 s.
 func TestSlowloris(t *testing.T) {
+	t.Parallel()
 	const (
 		halfOpen, mute, posts = 500, 200, 100
 

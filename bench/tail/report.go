@@ -245,8 +245,8 @@ func (s *speeds) report(p *page) {
 	p.say("\n- tailcast's p99: goal at most 2 ms; %s", met(l[len(l)*99/100] <= 2*time.Millisecond))
 
 	p.say("\n## Idle\n")
-	p.say("%d quiet files in one directory, followed by one process, over %v (`getrusage`). Files beyond what inotify's instances", idleFiles, idleTime)
-	p.say("allow are polled only.\n")
+	p.say("%d files in one directory, followed by one process, over %v (`getrusage`) after %v in which nothing has happened. Files", idleFiles, idleTime, idleBefore)
+	p.say("beyond what inotify's instances allow are polled only.\n")
 	p.head("", "CPU s/s", "of one processor", "notified", "RSS")
 	for _, name := range []string{"tailcast", "nxadm"} {
 		i := s.idle[name]

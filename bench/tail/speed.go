@@ -266,7 +266,10 @@ type idleness struct {
 	RSS      int64   // bytes
 }
 
-const idleFiles = 1000
+const (
+	idleFiles  = 1000
+	idleBefore = 15 * time.Second // until all are followed, and nothing has happened for a while
+)
 
 // idle measures a process of its own that follows quiet files, all of one directory.
 func idle(dir, follower string, d time.Duration) (idleness, error) {
@@ -288,7 +291,7 @@ func idle(dir, follower string, d time.Duration) (idleness, error) {
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	time.Sleep(3 * time.Second) // until all are followed, and the caches are warm
+	time.Sleep(idleBefore)
 	r := bufio.NewReader(out)
 	ask := func() (cpu time.Duration, s idleness, err error) {
 		if _, err := fmt.Fprintln(in, "count"); err != nil {

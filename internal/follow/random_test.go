@@ -27,12 +27,12 @@ func TestRandomPrograms(t *testing.T) { randomPrograms(t, false) }
 func TestRandomRestarts(t *testing.T) { randomPrograms(t, true) }
 
 func randomPrograms(t *testing.T, restarts bool) {
-	first, last := 0, 300
+	first, last := 0, 500
 	if os.Getenv("TAILCAST_SOAK") != "" {
 		last = 5000
 	}
-	if testing.Short() {
-		last = 40
+	if testing.Short() || raced {
+		last = 80
 	}
 	if n, err := strconv.Atoi(os.Getenv("FOLLOW_PROGRAMS")); err == nil {
 		last = n

@@ -23,7 +23,7 @@ import (
 // FOLLOW_ALL=1 goes on after many have failed.
 func TestRaceWindows(t *testing.T) {
 	stride := 101
-	if testing.Short() {
+	if testing.Short() || raced {
 		stride = 499
 	}
 	if v, err := strconv.Atoi(os.Getenv("FOLLOW_WINDOWS")); err == nil {

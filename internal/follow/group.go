@@ -474,7 +474,7 @@ func (s *scanner) watch(looked map[string]string) (fresh bool) {
 		if err == nil {
 			name, err = filepath.EvalSymlinks(name)
 		}
-		info, err2 := os.Stat(dir)
+		info, err2 := statFile(dir)
 		if err != nil || err2 != nil {
 			s.whole = false
 			continue
@@ -484,7 +484,7 @@ func (s *scanner) watch(looked map[string]string) (fresh bool) {
 	}
 	for dir, p := range s.places {
 		now := want[dir]
-		if now == nil || lost || !os.SameFile(now.id.FileInfo, p.id.FileInfo) {
+		if now == nil || lost || !sameFile(now.id.FileInfo, p.id.FileInfo) {
 			s.notify.leave(dir, p.in)
 			delete(s.places, dir)
 		}

@@ -38,8 +38,8 @@ func LastLines(n int) Start {
 // Fields must not be changed after the first Run. One Tail may be run in one hub at a time.
 //
 // What a Tail cannot read it declares with a Gap: bytes that were truncated before they were read and of which no copy is
-// found. It counts on the file being appended to only. A file on a network file system, or in a directory that cannot be
-// watched, is polled.
+// found, and the rest of a .gz file that is damaged. It counts on the file being appended to only. A file on a network file
+// system, or in a directory that cannot be watched, is polled.
 //
 // With a glob, each file is a topic of its own, and has its own positions. New files are found as they come, and read from
 // their beginning. Names that begin with a dot, compressed files, and what looks like a rotated sibling of another matching file
@@ -77,7 +77,8 @@ type Tail struct {
 	// It has the beginnings and the last bytes of some files in it, and only its owner can read it.
 	Checkpoint string
 	// Rotated is a glob of the names that rotation gives to Path. By default the usual ones are known: app.log.1,
-	// app.log-20260101, app-20260101.log. It can't be set with a glob.
+	// app.log-20260101, app-20260101.log, and each of them with .gz. Files that end in .gz are unpacked as they are read. It
+	// can't be set with a glob.
 	Rotated string
 	// MaxLine is the longest line in bytes, 1 MiB by default. A longer one is cut between two characters into messages that
 	// are Partial but for the last.

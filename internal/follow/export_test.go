@@ -15,7 +15,12 @@ var (
 	RotatedName = rotatedName
 	PositionIn  = positionIn
 	Holds       = holds
+
+	NewUnpacked = newUnpacked
 )
+
+func (u *unpacked) PlainSize() (int64, error) { return u.plainSize() }
+func (u *unpacked) Damage() error             { return u.damage() }
 
 const (
 	HeadSize = headSize

@@ -253,6 +253,25 @@ func (h *history) knows() []identity {
 	return ids
 }
 
+// told lists how far each source was told, oldest first.
+func (h *history) told() (list []entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := make(map[*source]int)
+	for _, e := range h.entries {
+		if e.src == nil {
+			continue
+		}
+		i, ok := at[e.src]
+		if !ok {
+			i = len(list)
+			at[e.src], list = i, append(list, entry{src: e.src})
+		}
+		list[i].to = e.to
+	}
+	return list
+}
+
 // beginsLike reports whether the first size bytes of a file, which are all it has, are those of a source, as far as the source's
 // head and its landmarks tell.
 func (h *history) beginsLike(src *source, file io.ReaderAt, size int64) bool {

@@ -315,6 +315,9 @@ func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	if err := r.declare(g); err != nil {
 		return false, err
 	}
+	if g.h.packed() {
+		return r.drainPacked(g)
+	}
 	size := info.Size()
 	if size < max(g.reader.end(), g.size) {
 		return r.truncated(g)

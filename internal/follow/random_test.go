@@ -75,6 +75,7 @@ type program struct {
 	copies   bool // rotation copies and truncates, else it renames
 	dated    bool // app.log-2026…, else app.log.1
 	header   bool // all generations begin with the same line
+	packing  int  // 0: rotated files are never packed; 1: now and then; 2: at each rotation
 	rotated  []rotatedFile
 	dates    int
 	seq      int
@@ -114,6 +115,7 @@ func newProgram(t *testing.T, seed int, restarts bool) *program {
 		p.r.cfg.Open = follow.NewOpenLimit(0)
 	}
 	p.copies = rng.IntN(3) == 0
+	p.packing = rng.IntN(3)
 	if p.restarts = restarts; restarts {
 		p.r.cfg.Checkpoint = p.r.path("app.pos")
 	}
@@ -160,8 +162,10 @@ func (p *program) step() {
 		p.truncate()
 	case n < 90:
 		p.pause(time.Duration(p.rng.IntN(1500)) * time.Millisecond)
-	case n < 92:
+	case n < 91:
 		p.pause(time.Duration(p.rng.IntN(20)) * time.Second)
+	case n < 92:
+		p.compress()
 	case n < 94:
 		p.stop()
 	case n < 95 && p.restarts:
@@ -312,6 +316,9 @@ func (p *program) shift(rename bool) {
 		for i := range p.rotated {
 			old := &p.rotated[i]
 			next := fmt.Sprintf("app.log.%d", len(p.rotated)-i+1)
+			if strings.HasSuffix(old.name, ".gz") {
+				next += ".gz"
+			}
 			p.r.rename(old.name, next)
 			old.name = next
 		}
@@ -320,10 +327,36 @@ func (p *program) shift(rename bool) {
 	if rename {
 		p.note("rename app.log %s", name)
 		p.r.rename("app.log", name)
+		if p.packing > 1 {
+			p.live.over = true
+			p.compress()
+		}
 		return
 	}
 	p.note("copy app.log %s", name)
 	p.r.copy("app.log", name)
+	if p.packing > 0 && p.rng.IntN(4) == 0 {
+		p.compress()
+	}
+}
+
+// compress packs the rotated files but for the newest few. Nobody writes to them any more.
+func (p *program) compress() {
+	for i := range max(0, len(p.rotated)-p.rng.IntN(3)) {
+		old := &p.rotated[i]
+		if p.packing == 0 || strings.HasSuffix(old.name, ".gz") {
+			continue
+		}
+		p.note("gzip %s", old.name)
+		if p.r.cancel == nil || len(p.r.done) > 0 { // a new file may get the number of one that was being read
+			p.gaps++
+		}
+		p.r.gzip(old.name, 1+p.rng.IntN(3), p.rng.IntN(4) == 0)
+		old.name += ".gz"
+		if old.gen.over {
+			old.gen.fd = ""
+		}
+	}
 }
 
 // late writes to a generation that was rotated away not long ago, and that is known: of unknown ones the times tell the order.

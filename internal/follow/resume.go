@@ -15,8 +15,11 @@ func (r *run) reopen() bool {
 	if len(found) > 0 {
 		list = r.steady(r.files)
 	}
-	for i, g := range r.chain {
-		found[i] = r.findAgain(g, list)
+	for i, g := range slices.Backward(r.chain) {
+		h := r.findAgain(g, list)
+		if found[i] = h; h != nil && h.packed() { // no other has become that
+			list = slices.DeleteFunc(list, func(s sibling) bool { return r.unchanged(s.id, identity{h.info}) })
+		}
 	}
 	if slices.Contains(found, nil) && r.unsure(faults) {
 		for _, h := range found {
@@ -45,7 +48,8 @@ func (r *run) reopen() bool {
 func (r *run) findAgain(g *generation, list []sibling) *handle {
 	done := !g.aged.IsZero() && g.rest() <= 0
 	for _, s := range list {
-		if !r.same(g.src.info, s.id) || done && s.name == r.cfg.Path { // the path's is a new one with the old one's inode
+		if !r.same(g.src.info, s.id) || r.packedName(s.name) && !r.unchanged(g.src.info, s.id) ||
+			done && s.name == r.cfg.Path { // it is a new one with the old one's inode
 			continue
 		}
 		h, err := r.open(s)
@@ -58,12 +62,17 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 		h.release() // the file of an old one was removed meanwhile, and a new file has its number
 	}
 	if done && tellsFiles(g.src.info, list) {
-		return nil
+		list = r.onlyPacked(list) // one that was packed meanwhile may have its last lines
 	}
 	if done && len(list) > 0 && list[len(list)-1].name == r.cfg.Path {
 		list = list[:len(list)-1]
 	}
-	_, h := r.locate(list, identity{}, with(g.reader.position()))
+	_, h := r.locate(list, identity{}, func(h *handle) bool {
+		return holds(h, g.reader.position()) && (!h.packed() || g.shownBy(h))
+	})
+	if h == nil {
+		h = r.findPacked(g, list)
+	}
 	return h
 }
 

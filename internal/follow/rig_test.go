@@ -511,7 +511,7 @@ type diskFile struct {
 func (r *rig) disk() []diskFile {
 	var files []diskFile
 	for _, name := range append(r.f.Siblings(), r.cfg.Path) {
-		b, err := os.ReadFile(name)
+		b, err := readPlain(name)
 		if err != nil {
 			continue
 		}

@@ -296,8 +296,10 @@ func saveGeneration(g *generation, src int) savedGeneration {
 	r, read, size := &g.reader, g.last, g.size
 	if g.h != nil {
 		read = r.imprint()
-		if now, err := g.h.size(); err == nil { // what a look has not seen to its end may be more than it says
-			size = max(size, now)
+		if !g.h.packed() { // what a look has not seen to its end may be more than it says
+			if now, err := g.h.size(); err == nil {
+				size = max(size, now)
+			}
 		}
 	}
 	known := min(r.next, checkSize)

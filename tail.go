@@ -15,7 +15,8 @@ import (
 )
 
 // A Start says where a Tail begins in a file that exists when it is first run. A file that appears later is read from its
-// beginning, and so is every file that comes by rotation.
+// beginning, and so is every file that comes by rotation. It says what is published: what a viewer can see of the time before,
+// with tail=N or since=earliest, does not depend on it.
 type Start int
 
 const (
@@ -112,6 +113,7 @@ var (
 	_ Source        = (*Tail)(nil)
 	_ Replayer      = (*Tail)(nil)
 	_ batchReplayer = (*Tail)(nil)
+	_ lastReplayer  = (*Tail)(nil)
 )
 
 // NewTail returns a Tail of path that publishes to the default topic, and begins with the next line. Where the file's end is
@@ -307,6 +309,26 @@ func (t *Tail) Replay(ctx context.Context, topic string, after Position) iter.Se
 			yield(Message{}, err)
 		}
 	}
+}
+
+// lastBefore is lastReplayer's.
+func (t *Tail) lastBefore(ctx context.Context, topic string, before Position, n int) (Position, bool) {
+	t.init()
+	name, ok := strings.CutPrefix(topic, t.Topic)
+	if t.err != nil || !ok || t.group == nil && name != "" {
+		return before, false
+	}
+	back := t.follower.Back
+	if t.group != nil {
+		back = func(ctx context.Context, from follow.Position, n int) (follow.Position, int) {
+			return t.group.Back(ctx, name, from, n)
+		}
+	}
+	at, found := back(ctx, follow.Position(before), n)
+	if at == (follow.Position{}) {
+		return Earliest(), found > 0
+	}
+	return Position(at), found > 0
 }
 
 func (t *Tail) replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error {

@@ -95,12 +95,14 @@ func (r *run) look() (moved bool, err error) {
 	r.arrive()
 	r.announce()
 	infos := r.infos()
-	for i, g := range slices.Clone(r.chain) {
+	chain := slices.Clone(r.chain)
+	for i, g := range chain {
 		if infos[i] == nil {
 			continue
 		}
 		moved, err := r.drain(g, infos[i])
 		if err != nil {
+			noteSizes(chain[i+1:], infos[i+1:])
 			return false, r.haltError(err)
 		}
 		if moved {
@@ -120,6 +122,16 @@ func (r *run) haltError(err error) error {
 		return h.error
 	}
 	return err
+}
+
+// noteSizes lets the generations that a look did not come to know what there was to be read: one that is gone before the next
+// Run has then lost something.
+func noteSizes(chain []*generation, infos []os.FileInfo) {
+	for i, g := range chain {
+		if infos[i] != nil {
+			g.size = max(g.size, infos[i].Size())
+		}
+	}
 }
 
 // infos takes the sizes, the newest generation's first. A file that can't be asked has none.

@@ -56,7 +56,7 @@ func randomPrograms(t *testing.T, restarts bool) {
 			failed++
 		}
 		if !ok || one {
-			t.Logf("program %d:\n%s", seed, strings.Join(p.log, "\n"))
+			t.Logf("program %d:\n%s\nitems: %v", seed, strings.Join(p.log, "\n"), p.r.items)
 		}
 	}
 }
@@ -292,6 +292,7 @@ func (p *program) rotate() {
 	p.live.over = true
 	if len(p.live.lines) == 0 {
 		p.live.fd = "" // nobody follows an empty file that was never seen as the live one
+		p.gaps++       // and it may be a copy
 	}
 	p.live = nil
 	if p.rng.IntN(4) > 0 {
@@ -376,6 +377,9 @@ func (p *program) copyTruncate() {
 		return
 	}
 	p.shift(false)
+	if len(g.lines) == 0 || !p.delivered(g.lines[0]) {
+		p.gaps++ // it may have been truncated before, too
+	}
 	unread := p.knownUnread(g)
 	p.endLine(g)
 	if unread && p.rng.IntN(3) == 0 {

@@ -351,7 +351,7 @@ func newItem(l follow.Line) item {
 func (it item) String() string {
 	switch {
 	case it.gap != nil:
-		return fmt.Sprintf("gap possible=%t", it.gap.Possible)
+		return fmt.Sprintf("gap possible=%t (%s)", it.gap.Possible, it.gap.Reason)
 	case it.partial:
 		return fmt.Sprintf("%q partial", it.data)
 	}

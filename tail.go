@@ -39,8 +39,8 @@ func LastLines(n int) Start {
 // Fields must not be changed after the first Run. One Tail may be run in one hub at a time.
 //
 // What a Tail cannot read it declares with a Gap: bytes that were truncated before they were read and of which no copy is
-// found, and the rest of a .gz file that is damaged. It counts on the file being appended to only. A file on a network file
-// system, or in a directory that cannot be watched, is polled.
+// found, the rest of a .gz file that is damaged, and a hole, which is a run of 4096 NULs or more. It counts on the file being
+// appended to only. A file on a network file system, or in a directory that cannot be watched, is polled.
 //
 // With a glob, each file is a topic of its own, and has its own positions. New files are found as they come, and read from
 // their beginning. Names that begin with a dot, compressed files, and what looks like a rotated sibling of another matching file

@@ -153,6 +153,12 @@ func startsBefore(h *handle, limit int64, want int, budget *int64) (offset int64
 		if n, _ := h.ReadAt(b, end); n < len(b) {
 			return offset, found, false
 		}
+		if len(b) >= holeSize && nulRun(b) == len(b) { // what is before a large hole is not looked for
+			if start, err := afterHole(h, end+int64(len(b)), limit); err == nil && start < offset {
+				offset, found = start, found+1
+			}
+			return offset, found, false
+		}
 		for i := bytes.LastIndexByte(b, '\n'); i >= 0; i = bytes.LastIndexByte(b[:i], '\n') {
 			if start := end + int64(i) + 1; start < limit {
 				offset, found = start, found+1

@@ -19,6 +19,7 @@ type source struct {
 	head      []byte     // its first bytes, as far as they were read
 	landmarks []Position // some places in it, in order
 	spacing   uint64     // of the landmarks
+	hole      uint64     // the size of the one that it begins with: no position is in there
 }
 
 const (
@@ -232,7 +233,7 @@ func (h *history) find(pos Position) []int {
 		case e.gap != nil || e.to.Epoch != pos.Epoch:
 		case e.from == pos:
 			begins = append(begins, i+h.dropped)
-		case e.to == pos, e.from.Offset < pos.Offset && pos.Offset < e.to.Offset:
+		case e.to == pos, e.src.hole < pos.Offset && e.from.Offset < pos.Offset && pos.Offset < e.to.Offset:
 			inside = append(inside, i+h.dropped)
 		}
 	}

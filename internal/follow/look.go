@@ -446,10 +446,15 @@ func (r *run) deliverTo(g *generation) func([]Line, int) error {
 			return err
 		}
 		r.last = last.Pos
+		if gap := lines[0].Gap; gap != nil && from.Offset == 0 {
+			r.hist.beginsWith(g.src, gap.Bytes)
+		}
 		r.hist.extend(g.src, g.reader.head, from, lines)
+		gaps, holes := countHoles(lines)
 		r.stat.update(func(s *Stats) {
-			s.Lines += int64(len(lines))
-			s.Bytes += int64(last.Pos.Offset - from.Offset)
+			s.Lines += int64(len(lines)) - gaps
+			s.Bytes += int64(last.Pos.Offset-from.Offset) - holes
+			s.Gaps += gaps
 		})
 		return nil
 	}
@@ -496,7 +501,16 @@ func (r *run) remove(g *generation) {
 
 // flush delivers what was read of a line that has no end; partial says that its rest may be in what a gap declares.
 func (r *run) flush(g *generation, partial bool) error {
-	return g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch.space(), r.deliverTo(g))
+	err := g.reader.hand(g.reader.end(), ending{final: true, partial: partial}, r.batch.space(), r.deliverTo(g))
+	gap := g.reader.ended()
+	if err != nil || gap == nil {
+		return err
+	}
+	if err := r.deliverGap(gap); err != nil {
+		return err
+	}
+	g.reader.accept(g.reader.next)
+	return nil
 }
 
 // latest is a generation's identity with its present size and time.

@@ -379,6 +379,9 @@ func (p *replay) wholePacked(h *handle) error {
 	if err := p.read(p.reader.end(), ending{final: true}); err != nil {
 		return err
 	}
+	if err := p.endedInHole(); err != nil {
+		return err
+	}
 	if err := h.damage(); err != nil {
 		p.damaged(h, err)
 		return p.declare(damageGap(p.after))

@@ -178,6 +178,8 @@ func (p *program) step() {
 	case n < 98:
 		p.note("replays")
 		p.r.checkReplays("in between")
+	case n < 99:
+		p.hole()
 	case n >= 98 && !p.copies: // an unread file that is copied and truncated several times does not tell the order
 		p.note("fail")
 		p.r.set(func() { p.r.failNext = true })
@@ -339,6 +341,21 @@ func (p *program) shift(rename bool) {
 	if p.packing > 0 && p.rng.IntN(4) == 0 {
 		p.compress()
 	}
+}
+
+// hole lets a hole follow what was written so far.
+func (p *program) hole() {
+	g := p.live
+	if g == nil || len(g.lines) == 0 {
+		return
+	}
+	if g.pending != "" {
+		p.add(g, g.pending)
+		g.pending = ""
+	}
+	n := follow.HoleSize + p.rng.IntN(200_000)
+	p.note("hole of %d", n)
+	p.r.must(p.r.hole([]string{"app.log", strconv.Itoa(n)}))
 }
 
 // compress packs the rotated files but for the newest few. Nobody writes to them any more.
@@ -521,6 +538,7 @@ func (p *program) compare() {
 		switch {
 		case it.gap != nil:
 			gaps = append(gaps, i+1)
+		case it.pos == follow.Position{}: // a hole
 		case it.data == "header":
 			headers++
 		case at[it.data] != 0:

@@ -360,7 +360,10 @@ func (p *replay) upTo(h *handle, begin Position, resume bool) error {
 	if err := p.seekFrom(resume); err != nil {
 		return nil
 	}
-	return onlyHalt(p.read(int64(begin.Offset), ending{final: true}))
+	if err := p.read(int64(begin.Offset), ending{final: true}); err != nil {
+		return onlyHalt(err)
+	}
+	return p.endedInHole()
 }
 
 // whole delivers a file to its end. If it is complete, what follows the last line end is a line.
@@ -384,6 +387,9 @@ func (p *replay) whole(s sibling, resume, complete bool) error {
 	size, err := h.size()
 	if err == nil {
 		err = p.read(size, ending{final: complete})
+	}
+	if err == nil && complete {
+		err = p.endedInHole()
 	}
 	return onlyHalt(err)
 }

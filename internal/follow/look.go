@@ -289,16 +289,22 @@ func (r *run) collect(g *generation) (changed bool) {
 		for _, h := range files {
 			h.release()
 		}
+		r.again = true
 		return true
 	}
 	r.insert(slices.Index(r.chain, g), files)
 	return len(files) > 0
 }
 
-// current reports whether g is still the live file with the content that was read.
+// current reports whether g is still the live file with the content that was read, or was so a moment ago: where the path names
+// nothing, what was found is older than g if that is found among it.
 func (r *run) current(g *generation) bool {
 	info, err := r.fs.Stat(r.cfg.Path)
-	return err == nil && r.same(g.id(), identity{info}) && g.reader.matches(g.h)
+	there := err == nil && r.same(g.id(), identity{info})
+	if errors.Is(err, os.ErrNotExist) {
+		there = slices.ContainsFunc(r.siblings(), func(s sibling) bool { return r.same(g.id(), s.id) })
+	}
+	return there && g.reader.matches(g.h)
 }
 
 // announce tells where the stream begins.

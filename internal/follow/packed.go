@@ -223,6 +223,9 @@ func (g *generation) complete() {
 	}
 }
 
+// wasPacked reports whether the generation was last read from a packed file.
+func (g *generation) wasPacked() bool { return g.size == maxOffset }
+
 // A packedCopy is a packed file that holds what is being read. It is noted, since to find out costs unpacking.
 type packedCopy struct {
 	id  identity

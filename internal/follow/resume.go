@@ -42,13 +42,14 @@ func (r *run) reopen() bool {
 	return true
 }
 
-// findAgain prefers the same file even if its content has changed: the next look will see that it was truncated. Another
+// findAgain prefers the same file. What the path names may have other content: the next look will see that it was truncated.
+// Under another name that is another generation, which is looked for among those that were missed, by its time. Another
 // one with the same content is looked for only where there may be more in it: of an old generation that was read to its
 // end nothing can be missing, and a newer one that begins alike must not be taken for it.
 func (r *run) findAgain(g *generation, list []sibling) *handle {
 	done := !g.aged.IsZero() && g.rest() <= 0
 	for _, s := range list {
-		if !r.same(g.src.info, s.id) || r.packedName(s.name) && !r.unchanged(g.src.info, s.id) ||
+		if !r.same(g.src.info, s.id) || (g.wasPacked() || r.packedName(s.name)) && !r.unchanged(g.src.info, s.id) ||
 			done && s.name == r.cfg.Path { // it is a new one with the old one's inode
 			continue
 		}
@@ -56,10 +57,11 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 		if err != nil {
 			continue
 		}
-		if g.aged.IsZero() || g.reader.matches(h) && g.last.on(h) {
+		live, empty := g.aged.IsZero(), g.last.end == 0 && g.size == 0
+		if live && s.name == r.cfg.Path || !(live && empty) && g.reader.matches(h) && g.last.on(h) {
 			return h
 		}
-		h.release() // the file of an old one was removed meanwhile, and a new file has its number
+		h.release() // it was removed meanwhile, and a new file has its number
 	}
 	if done && tellsFiles(g.src.info, list) {
 		list = r.onlyPacked(list) // one that was packed meanwhile may have its last lines

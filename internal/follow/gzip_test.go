@@ -171,6 +171,76 @@ func TestABombIsGivenUp(t *testing.T) {
 	})
 }
 
+// A file that can't be read for a moment is not damaged.
+func TestAReadErrorIsNoDamage(t *testing.T) {
+	plain := bytes.Repeat([]byte("0123456789abcdef\n"), 20_000)
+	packed := pack(plain, 3)
+	fail := errors.New("the disk's error")
+	for failing := range 12 {
+		n := 0
+		u := follow.NewUnpacked(readerAtFunc(func(p []byte, off int64) (int, error) {
+			if n++; n-1 == failing {
+				return 0, fail
+			}
+			return bytes.NewReader(packed).ReadAt(p, off)
+		}), int64(len(packed)))
+		got, err := make([]byte, len(plain)), error(nil)
+		for at := 0; at < len(got) && (err == nil || err == fail); {
+			var m int
+			m, err = u.ReadAt(got[at:min(at+50_000, len(got))], int64(at))
+			at += m
+		}
+		if !bytes.Equal(got, plain) || err != nil || u.Damage() != nil {
+			t.Errorf("read %d fails: the same: %t, %v, damage %v", failing, bytes.Equal(got, plain), err, u.Damage())
+		}
+	}
+}
+
+type readerAtFunc func(p []byte, off int64) (int, error)
+
+func (f readerAtFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
+// Packed files are in the order of their content, also those that did not keep its time.
+func TestTheAgeOfPackedFiles(t *testing.T) {
+	const kept, noted, lost = "kept", "noted", "lost" // the time; noted: in the header only
+	for _, c := range []struct {
+		name  string
+		files []string // from the oldest on: name and what became of its time
+	}{
+		{"logrotate", []string{"app.log.3.gz", kept, "app.log.2.gz", kept, "app.log.1", kept}},
+		{"packed again by hand", []string{"app.log.4.gz", kept, "app.log.3.gz", noted, "app.log.2.gz", kept, "app.log.1", kept}},
+		{"packed again without a note", []string{"app.log.4.gz", kept, "app.log.3.gz", lost, "app.log.2.gz", kept, "app.log.1", kept}},
+		{"packed the newest first", []string{"app-20260101.log.gz", kept, "app-20260102.log.gz", lost, "app-20260103.log.gz", lost, "app-20260104.log", kept}},
+		{"numbers that count up", []string{"app.log.1.gz", kept, "app.log.2.gz", kept, "app.log.3.gz", kept}},
+		{"numbers that count up, without a note", []string{"app.log.1.gz", kept, "app.log.2.gz", kept, "app.log.3.gz", lost}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			now, want := time.Now().Truncate(time.Second), []string(nil)
+			for i := 0; i < len(c.files); i += 2 {
+				name, fate := c.files[i], c.files[i+1]
+				want = append(want, r.path(name))
+				written := now.Add(time.Duration(i-20) * time.Hour)
+				var b bytes.Buffer
+				w := gzip.NewWriter(&b)
+				if fate == noted {
+					w.ModTime = written
+				}
+				fmt.Fprintln(w, name)
+				r.must(w.Close())
+				r.must(os.WriteFile(r.path(name), b.Bytes(), 0o644))
+				if fate != kept { // the newest first
+					written = now.Add(-time.Duration(i) * time.Minute)
+				}
+				r.must(os.Chtimes(r.path(name), time.Time{}, written))
+			}
+			if got := follow.New(r.cfg).Siblings(); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("got  %v\nwant %v", got, want)
+			}
+		})
+	}
+}
+
 // A replay goes on through files that are packed under it.
 func TestAFileIsPackedUnderAReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -53,8 +53,11 @@ func (f *Follower) packedTime(name string, id identity) packedTime {
 	return t
 }
 
+// numbered is the family of the names that end in a number.
+const numbered = 0
+
 // datePacked gives the packed files of a list the times of their content. One whose time is not sure is no younger than the one
-// after it by name, if the names of most of the list are in the order of their times.
+// after it by name. Dates count up. Numbers count down, but in some places up: so most of them must be in the order of the times.
 func (f *Follower) datePacked(list []sibling) {
 	sure := make(map[string]bool)
 	families := make(map[int][]*sibling)
@@ -67,20 +70,14 @@ func (f *Follower) datePacked(list []sibling) {
 		}
 		family := len(strings.TrimSuffix(s.name, gzipExt)) // dates are as long as each other
 		if _, err := rotationNumber(s.name); err == nil {
-			family = 0
+			family = numbered
 		}
 		families[family] = append(families[family], s)
 	}
 	f.forgetTimes(sure)
-	for _, family := range families {
+	for kind, family := range families {
 		slices.SortFunc(family, func(a, b *sibling) int { return byName(*a, *b) })
-		inOrder := 0
-		for i := 1; i < len(family); i++ {
-			if !family[i].time.Before(family[i-1].time) {
-				inOrder++
-			}
-		}
-		if 2*inOrder <= len(family)-1 {
+		if kind == numbered && !mostlyInOrder(family) {
 			continue
 		}
 		for i := len(family) - 2; i >= 0; i-- {
@@ -89,6 +86,16 @@ func (f *Follower) datePacked(list []sibling) {
 			}
 		}
 	}
+}
+
+func mostlyInOrder(list []*sibling) bool {
+	n := 0
+	for i := 1; i < len(list); i++ {
+		if !list[i].time.Before(list[i-1].time) {
+			n++
+		}
+	}
+	return 2*n > len(list)-1
 }
 
 // forgetTimes drops what is known of files that are not there any more.

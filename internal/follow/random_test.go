@@ -95,6 +95,7 @@ type modelGen struct {
 	pending string // an incomplete line
 	changed time.Time
 	over    bool // it was rotated away
+	stirred bool // and written to after that
 	header  bool // has one
 }
 
@@ -208,7 +209,9 @@ func (p *program) stop() {
 		p.r.kill()
 		for _, g := range p.gens { // what the checkpoint did not know was never seen
 			for _, l := range g.lines {
-				l.mute = l.mute || l.may && !p.delivered(g.lines[0])
+				unknown := !p.delivered(g.lines[0])
+				l.mute = l.mute || l.may && unknown
+				l.late = l.late || g.stirred && unknown // of unknown ones the times tell the order
 			}
 		}
 		p.note("repeats %d", len(p.r.repeated))
@@ -382,6 +385,7 @@ func (p *program) late() {
 	for _, g := range slices.Backward(p.gens) {
 		if g.over && g.fd != "" && p.delivered(g.lines[0]) && time.Since(g.changed) < 3*time.Second && p.rng.IntN(2) == 0 {
 			p.write(g)
+			g.stirred = true
 			return
 		}
 	}

@@ -80,17 +80,17 @@ func (r *reader) seek(offset int64) error {
 // fill reads the next block, but nothing from limit on, and returns how many bytes came. It returns errChanged when what
 // stands before them is not what was read earlier.
 func (r *reader) fill(limit int64) (int, error) {
+	if r.end() > 0 && r.end() < limit {
+		if err := r.beginsAsBefore(); err != nil {
+			return 0, err
+		}
+	}
 	leapt := int(min(r.leap(limit), math.MaxInt32))
 	from := r.end()
 	r.compact()
 	known := min(len(r.buf), checkSize)
 	want := int(min(max(limit-from, 0), blockSize))
 	r.reserve(want)
-	if want > 0 && from > 0 {
-		if err := r.beginsAsBefore(); err != nil {
-			return 0, err
-		}
-	}
 	var before [checkSize]byte
 	copy(before[:], r.buf[len(r.buf)-known:])
 

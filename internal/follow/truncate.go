@@ -36,8 +36,10 @@ func (r *run) truncated(g *generation) (moved bool, err error) {
 	gap := truncationGap(g, copied, unread)
 	i := slices.Index(r.chain, g)
 	until := time.Time{}
-	if r.present && g == r.live() {
-		until = r.written
+	if g == r.live() {
+		if until = r.written; !r.present { // it was renamed, or removed, and what was written after that is younger
+			until = r.latest(g).ModTime()
+		}
 	}
 	file, aged, since := g.h, g.aged, g.mtime
 	file.retain()

@@ -314,10 +314,7 @@ func (r *run) findPacked(g *generation, list []sibling) *handle {
 }
 
 // shownBy reports whether a file shows all that was read of a generation.
-func (g *generation) shownBy(h *handle) bool {
-	head := imprint{int64(len(g.reader.head)), g.reader.head}
-	return head.on(h) && g.reader.matches(h) && g.last.on(h)
-}
+func (g *generation) shownBy(h *handle) bool { return g.reader.matches(h) && g.last.on(h) }
 
 // drainPacked is drain for a file that is complete, and of which nobody knows how long it is before it is unpacked.
 func (r *run) drainPacked(g *generation) (moved bool, err error) {

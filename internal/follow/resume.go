@@ -58,7 +58,7 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 			continue
 		}
 		live, empty := g.aged.IsZero(), g.last.end == 0 && g.size == 0
-		if live && s.name == r.cfg.Path || !(live && empty) && g.reader.matches(h) && g.last.on(h) {
+		if live && s.name == r.cfg.Path || !(live && empty) && g.shownBy(h) {
 			return h
 		}
 		h.release() // it was removed meanwhile, and a new file has its number

@@ -317,13 +317,14 @@ func (f *Follower) copyOf(g *generation, h *handle, size int64) bool {
 // begins reports whether the first size bytes of a file and of another are the same, as far as their heads and the last
 // bytes before size tell.
 func begins(a, b io.ReaderAt, size int64) bool {
-	if size >= headSize {
-		return holds(a, positionIn(b, size))
-	}
 	var heads [2][headSize]byte
-	m, _ := a.ReadAt(heads[0][:size], 0)
-	n, _ := b.ReadAt(heads[1][:size], 0)
-	return m == n && int64(n) == size && heads[0] == heads[1]
+	want := min(size, headSize)
+	m, _ := a.ReadAt(heads[0][:want], 0)
+	n, _ := b.ReadAt(heads[1][:want], 0)
+	if m != n || int64(n) != want || heads[0] != heads[1] {
+		return false
+	}
+	return size < headSize || holds(a, positionIn(b, size))
 }
 
 func (f *Follower) isOpen(id identity) bool { return f.chainIndex(id) >= 0 }

@@ -17,8 +17,8 @@ func (r *run) reopen() bool {
 	}
 	for i, g := range slices.Backward(r.chain) {
 		h := r.findAgain(g, list)
-		if found[i] = h; h != nil && h.packed() { // no other has become that
-			list = slices.DeleteFunc(list, func(s sibling) bool { return r.unchanged(s.id, identity{h.info}) })
+		if found[i] = h; h != nil { // no other has become that
+			list = slices.DeleteFunc(list, func(s sibling) bool { return r.same(s.id, identity{h.info}) })
 		}
 	}
 	if slices.Contains(found, nil) && r.unsure(faults) {

@@ -10,23 +10,10 @@ func (r *run) reopen() bool {
 	if !r.started && r.cfg.After != (Position{}) {
 		return r.resumeAfter(r.cfg.After)
 	}
-	var list []sibling
-	faults, found := r.fs.faults.Load(), make([]*handle, len(r.chain))
-	if len(found) > 0 {
-		list = r.steady(r.files)
-	}
-	for i, g := range slices.Backward(r.chain) {
-		h := r.findAgain(g, list)
-		if found[i] = h; h != nil { // no other has become that
-			list = slices.DeleteFunc(list, func(s sibling) bool { return r.same(s.id, identity{h.info}) })
-		}
-	}
+	faults := r.fs.faults.Load()
+	found := r.findAll()
 	if slices.Contains(found, nil) && r.unsure(faults) {
-		for _, h := range found {
-			if h != nil {
-				h.release()
-			}
-		}
+		releaseAll(found)
 		return false
 	}
 	for i, g := range slices.Clone(r.chain) {
@@ -40,6 +27,35 @@ func (r *run) reopen() bool {
 		r.rememberPast()
 	}
 	return true
+}
+
+// findAll finds the files of all generations, as far as they are there: none for two. It begins again where one was renamed or
+// packed meanwhile, and so was not found.
+func (r *run) findAll() []*handle {
+	found := make([]*handle, len(r.chain))
+	for try := 0; len(found) > 0; try++ {
+		list := r.steady(r.files)
+		left := slices.Clone(list)
+		for i, g := range slices.Backward(r.chain) {
+			h := r.findAgain(g, left)
+			if found[i] = h; h != nil {
+				left = slices.DeleteFunc(left, func(s sibling) bool { return r.same(s.id, identity{h.info}) })
+			}
+		}
+		if try == 20 || !slices.Contains(found, nil) || r.alike(list, r.files()) {
+			break
+		}
+		releaseAll(found)
+	}
+	return found
+}
+
+func releaseAll(files []*handle) {
+	for _, h := range files {
+		if h != nil {
+			h.release()
+		}
+	}
 }
 
 // findAgain prefers the same file. What the path names may have other content: the next look will see that it was truncated.

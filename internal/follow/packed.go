@@ -130,19 +130,23 @@ func (f *Follower) halfPacked(s sibling) bool {
 	return err != nil || begins(plain, packed, n)
 }
 
-// openSame opens a sibling's file by a name, if it still means the same file. A packed one never changes: if it has, it is a new
-// one with the old one's number.
+// means reports whether a name, which means the file id now, means the file that was noted as was. A packed one never changes:
+// if it has, it is a new one with the old one's number.
+func (f *Follower) means(name string, id, was identity) bool {
+	return f.same(id, was) && (!f.packedName(name) || f.unchanged(id, was))
+}
+
+// openSame opens a sibling's file by a name, if it still means the same file.
 func (f *Follower) openSame(name string, s sibling) (*handle, error) {
 	h, err := openHandle(f.fs, name)
 	if err != nil {
 		return nil, err
 	}
-	packed := f.packedName(name)
-	if !f.same(identity{h.info}, s.id) || packed && !f.unchanged(identity{h.info}, s.id) {
+	if !f.means(name, identity{h.info}, s.id) {
 		h.release()
 		return nil, os.ErrNotExist
 	}
-	if packed {
+	if f.packedName(name) {
 		h.unpack(name, s.written())
 	}
 	return h, nil

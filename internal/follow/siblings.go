@@ -153,7 +153,7 @@ func (f *Follower) open(s sibling) (*handle, error) {
 	}
 	for range 20 { // it may be renamed once more between finding and opening it
 		list := append(f.steadySiblings(), sibling{name: f.cfg.Path})
-		i := slices.IndexFunc(list, func(other sibling) bool { return f.same(other.id, s.id) })
+		i := slices.IndexFunc(list, func(other sibling) bool { return f.means(other.name, other.id, s.id) })
 		if i < 0 {
 			if h := f.openPacked(s, list); h != nil {
 				return h, nil

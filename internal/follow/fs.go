@@ -116,6 +116,9 @@ func (h *handle) release() {
 }
 
 func (h *handle) size() (int64, error) {
+	if p, ok := h.file.(packedFile); ok {
+		return p.plainSize()
+	}
 	info, err := h.Stat()
 	if err != nil {
 		return 0, err

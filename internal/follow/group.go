@@ -525,6 +525,15 @@ func (g *Group) Replay(ctx context.Context, name string, after Position, emit fu
 	return m.f.Replay(ctx, after, emit)
 }
 
+// Back is Follower.Back for a file of the Group.
+func (g *Group) Back(ctx context.Context, name string, from Position, n int) (Position, int) {
+	m := g.member(name)
+	if m == nil {
+		return from, 0
+	}
+	return m.f.Back(ctx, from, n)
+}
+
 // GroupStats are a Group's numbers.
 type GroupStats struct {
 	Stats              // of all its files together

@@ -60,6 +60,7 @@ type savedSource struct {
 	Head      []byte    `json:"head,omitzero"` // its first bytes
 	Landmarks []place   `json:"landmarks,omitempty"`
 	Spacing   uint64    `json:"spacing,omitempty"`
+	Hole      uint64    `json:"hole,omitempty"` // the size of the one that it begins with
 }
 
 type savedGeneration struct {
@@ -296,16 +297,17 @@ func saveGeneration(g *generation, src int) savedGeneration {
 	r, read, size := &g.reader, g.last, g.size
 	if g.h != nil {
 		read = r.imprint()
-		if now, err := g.h.size(); err == nil { // what a look has not seen to its end may be more than it says
-			size = max(size, now)
+		if !g.h.packed() { // what a look has not seen to its end may be more than it says
+			if now, err := g.h.size(); err == nil {
+				size = max(size, now)
+			}
 		}
 	}
-	known := min(r.next, checkSize)
 	if read.end < r.offset() { // it is in no file, and has been in none since
-		read = imprint{r.offset(), r.buf[r.next-known : r.next]}
+		read = imprint{r.offset(), r.buf[max(0, r.next-checkSize):r.next]}
 	}
 	return savedGeneration{
-		Source: src, At: place(r.position()), Before: bytes.Clone(r.buf[r.next-known : r.next]), Head: bytes.Clone(r.head),
+		Source: src, At: place(r.position()), Before: bytes.Clone(r.before()), Head: bytes.Clone(r.head),
 		Read: savedRead{read.end, read.bytes}, Size: size, Grew: nanos(g.grew), Mtime: nanos(g.mtime), Born: nanos(g.born), Aged: nanos(g.aged),
 		Sealed: g.sealed, Cut: g.cut, Gap: g.gap,
 	}
@@ -432,7 +434,7 @@ func (h *history) restore(s *saved) []*source {
 	defer h.mu.Unlock()
 	defer h.broadcast()
 	for _, ss := range s.sources {
-		src := &source{info: ss.File.identity(), head: ss.Head, spacing: ss.Spacing}
+		src := &source{info: ss.File.identity(), head: ss.Head, spacing: ss.Spacing, hole: ss.Hole}
 		for _, at := range ss.Landmarks {
 			src.landmarks = append(src.landmarks, Position(at))
 		}
@@ -453,7 +455,7 @@ func (h *history) restore(s *saved) []*source {
 
 // saveSource keeps the first landmark and the last few: a copy that lacks the end lacks little.
 func saveSource(src *source) savedSource {
-	s := savedSource{File: saveFile(src.info), Head: bytes.Clone(src.head), Spacing: src.spacing}
+	s := savedSource{File: saveFile(src.info), Head: bytes.Clone(src.head), Spacing: src.spacing, Hole: src.hole}
 	for i, at := range src.landmarks {
 		if i == 0 || i >= len(src.landmarks)-4 {
 			s.Landmarks = append(s.Landmarks, place(at))

@@ -13,6 +13,7 @@ type generation struct {
 	h      *handle // nil between two Runs
 	reader reader
 	gap    *Gap        // to be declared before its next line
+	gapped bool        // it was
 	cut    bool        // it began when its file was truncated, and so did what is found to have been between it and the one before
 	sealed bool        // complete as it is: a copy, or packed
 	missed bool        // the path was never seen to name it

@@ -271,11 +271,21 @@ func (r *run) insert(i int, files []*handle) {
 		if i+n+1 == len(r.chain) {
 			continue
 		}
-		if next := r.chain[i+n+1]; next.cut || g.mtime.After(next.born) {
+		if next := r.chain[i+n+1]; next.cut || g.copiedAfter(next) {
 			g.cut, g.gap = true, cmp.Or(next.gap, g.gap)
 			next.cut, next.gap = true, copyGap(Position{}, true)
 		}
 	}
+}
+
+// copiedAfter reports whether a file can be but a copy, since it came into being after the one that follows it; or else, where
+// births tell nothing, since it was written to after that: a writer that is late can do so, too.
+func (g *generation) copiedAfter(next *generation) bool {
+	born, then := birthOf(g.h.info), birthOf(next.first)
+	if born.IsZero() || then.IsZero() || born.Equal(then) || g.h.packed() {
+		return g.mtime.After(next.born)
+	}
+	return born.After(then)
 }
 
 // rescan looks for missed generations again for a while after a change: a directory that is read while files are renamed
@@ -436,7 +446,7 @@ func (r *run) declare(g *generation) error {
 	if err := r.deliverGap(g.gap); err != nil {
 		return err
 	}
-	g.gap = nil
+	g.gap, g.gapped = nil, true
 	return nil
 }
 
@@ -507,7 +517,7 @@ func (r *run) retire() error {
 // end delivers a generation's unterminated last line and lets go of it. In a copy, that line may have been cut by the copying.
 func (r *run) end(g *generation) error {
 	next := r.chain[slices.Index(r.chain, g)+1:]
-	if err := r.flush(g, len(next) > 0 && next[0].cut && next[0].gap != nil); err != nil {
+	if err := r.flush(g, len(next) > 0 && next[0].cut && (next[0].gap != nil || next[0].gapped)); err != nil {
 		return err
 	}
 	r.remember(mark{src: g.src, id: r.latest(g), pos: g.reader.position()})

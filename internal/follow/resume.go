@@ -85,9 +85,11 @@ func (r *run) findAgain(g *generation, list []sibling) *handle {
 	if done && len(list) > 0 && list[len(list)-1].name == r.cfg.Path {
 		list = list[:len(list)-1]
 	}
-	_, h := r.locate(list, identity{}, func(h *handle) bool {
-		return holds(h, g.reader.position()) && (!h.packed() || g.shownBy(h))
-	})
+	right := func(h *handle) bool { return holds(h, g.reader.position()) && (!h.packed() || g.shownBy(h)) }
+	h := r.oldest(list, g.mtime, right)
+	if h == nil {
+		_, h = r.locate(list, identity{}, right)
+	}
 	if h == nil {
 		h = r.findPacked(g, list)
 	}

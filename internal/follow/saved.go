@@ -52,7 +52,8 @@ type savedFile struct {
 	Dev   uint64 `json:"dev,omitempty"`
 	Ino   uint64 `json:"ino,omitempty"`
 	Size  int64  `json:"size"`
-	Mtime int64  `json:"mtime"` // times are in ns since 1970
+	Mtime int64  `json:"mtime"`          // times are in ns since 1970
+	Born  int64  `json:"born,omitempty"` // where the file system tells
 }
 
 type savedSource struct {
@@ -466,7 +467,7 @@ func saveSource(src *source) savedSource {
 
 func saveFile(id identity) savedFile {
 	key := keyOf(id.FileInfo)
-	return savedFile{Dev: key.dev, Ino: key.ino, Size: id.Size(), Mtime: id.ModTime().UnixNano()}
+	return savedFile{Dev: key.dev, Ino: key.ino, Size: id.Size(), Mtime: id.ModTime().UnixNano(), Born: bornNanos(id.FileInfo)}
 }
 
 func (s savedFile) identity() identity {
@@ -511,7 +512,16 @@ func keyOf(info os.FileInfo) fileKey {
 func sameSaved(a, b identity) bool {
 	_, ok := a.FileInfo.(*savedInfo)
 	_, ok2 := b.FileInfo.(*savedInfo)
-	return (ok || ok2) && keyOf(a.FileInfo) != fileKey{} && keyOf(a.FileInfo) == keyOf(b.FileInfo)
+	born, born2 := bornNanos(a.FileInfo), bornNanos(b.FileInfo)
+	return (ok || ok2) && keyOf(a.FileInfo) != fileKey{} && keyOf(a.FileInfo) == keyOf(b.FileInfo) &&
+		(born == born2 || born == 0 || born2 == 0)
+}
+
+func bornNanos(info os.FileInfo) int64 {
+	if i, ok := info.(*savedInfo); ok {
+		return i.s.Born
+	}
+	return nanos(birthOf(info))
 }
 
 // tellsFiles reports whether a file could be told by its identity among those in list: not if it is from a checkpoint, and the

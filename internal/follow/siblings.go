@@ -186,6 +186,20 @@ func (f *Follower) locate(list []sibling, id identity, right func(*handle) bool)
 	return -1, nil
 }
 
+// oldest opens the oldest file with the right content that was written to since then. Of generations that begin alike, which are
+// not told apart by what was read of the first, the others come after it, and none of them is lost.
+func (f *Follower) oldest(list []sibling, since time.Time, right func(*handle) bool) *handle {
+	for _, s := range list {
+		if f.writtenBefore(s, since) {
+			continue
+		}
+		if h := f.openIf(s, right); h != nil {
+			return h
+		}
+	}
+	return nil
+}
+
 // with is for locate: the file that a position is in.
 func with(pos Position) func(*handle) bool {
 	return func(h *handle) bool { return holds(h, pos) }
@@ -308,10 +322,27 @@ func (f *Follower) isCopy(h *handle) bool {
 
 // copyOf is isCopy for one generation.
 func (f *Follower) copyOf(g *generation, h *handle, size int64) bool {
+	if g.intact() {
+		if begins(g.h, h, size) {
+			return true
+		}
+		if g.intact() { // and was so in between
+			return false
+		}
+	}
 	if size >= g.reader.end() && g.reader.known() && g.reader.matches(h) || begins(g.h, h, size) || g.reader.beginsWith(h, size) {
 		return true
 	}
 	return size < g.reader.end() && f.hist.beginsLike(g.src, h, size) // it may have been truncated by now
+}
+
+// intact reports whether the generation's file still has what was read of it: then a copy has nothing else.
+func (g *generation) intact() bool {
+	if g.h.packed() {
+		return true
+	}
+	size, err := g.h.size()
+	return err == nil && size >= g.reader.end() && g.reader.matches(g.h)
 }
 
 // begins reports whether the first size bytes of a file and of another are the same, as far as their heads and the last

@@ -123,20 +123,11 @@ func copyGap(from Position, possible bool) *Gap {
 		Reason: "the file was truncated; lines may have been written after it was copied"}
 }
 
-// findCopy opens the newest sibling that holds what the generation remembers and at least as much as was read of it.
+// findCopy opens the oldest sibling that holds what the generation remembers and at least as much as was read of it, and that was
+// made since.
 func (r *run) findCopy(g *generation) *handle {
-	for _, s := range slices.Backward(r.steadySiblings()) {
-		if s.id.Size() < g.reader.end() && !r.packedName(s.name) || r.isOpen(s.id) || r.untouched(s.id) {
-			continue
-		}
-		h, err := r.open(s)
-		if err != nil {
-			continue
-		}
-		if g.reader.matches(h) {
-			return h
-		}
-		h.release()
-	}
-	return nil
+	list := slices.DeleteFunc(r.steadySiblings(), func(s sibling) bool {
+		return s.id.Size() < g.reader.end() && !r.packedName(s.name) || r.isOpen(s.id) || r.untouched(s.id)
+	})
+	return r.oldest(list, g.mtime, func(h *handle) bool { return g.reader.matches(h) })
 }

@@ -263,15 +263,19 @@ func (r *run) insertMissed(i int, since, until time.Time, live, pivot identity) 
 // before one, and between copy and truncation lines may have been written.
 func (r *run) insert(i int, files []*handle) {
 	for n, h := range files {
+		at := i + n
+		for at > 0 && r.chain[at-1].follows(h) {
+			at--
+		}
 		g := r.newGeneration(h)
 		g.missed = true
 		r.age(g)
 		r.stat.update(func(s *Stats) { s.Rotations++ })
-		r.chain = slices.Insert(r.chain, i+n, g)
-		if i+n+1 == len(r.chain) {
+		r.chain = slices.Insert(r.chain, at, g)
+		if at+1 == len(r.chain) {
 			continue
 		}
-		if next := r.chain[i+n+1]; next.cut || g.copiedAfter(next) {
+		if next := r.chain[at+1]; next.cut || g.copiedAfter(next) {
 			g.cut, g.gap = true, cmp.Or(next.gap, g.gap)
 			next.cut, next.gap = true, copyGap(Position{}, true)
 		}
@@ -286,6 +290,12 @@ func (g *generation) copiedAfter(next *generation) bool {
 		return g.mtime.After(next.born)
 	}
 	return born.After(then)
+}
+
+// follows reports whether a generation, of which nothing was delivered, comes after a file that was found later, since it was
+// born later.
+func (g *generation) follows(h *handle) bool {
+	return g.reader.offset() == 0 && g.h != nil && !g.h.packed() && !h.packed() && bornBefore(identity{h.info}, identity{g.first})
 }
 
 // rescan looks for missed generations again for a while after a change: a directory that is read while files are renamed
@@ -325,6 +335,12 @@ func (r *run) current(g *generation) bool {
 		there = slices.ContainsFunc(r.siblings(), func(s sibling) bool { return r.same(g.id(), s.id) })
 	}
 	return there && g.reader.matches(g.h)
+}
+
+// names reports whether the path names g's file.
+func (r *run) names(g *generation) bool {
+	info, err := r.fs.Stat(r.cfg.Path)
+	return err == nil && r.same(g.id(), identity{info})
 }
 
 // announce tells where the stream begins.
@@ -419,7 +435,7 @@ func (r *run) settle(g *generation, info os.FileInfo) bool {
 	}
 	g.reader.identify(false) // a copy that was made meanwhile is known by it
 	again := r.collect(g)
-	if empty && r.present && g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet { // and not the file before, which was renamed empty
+	if empty && r.present && g == r.live() && g.gap == nil && r.blank.After(g.born) && !quiet && r.names(g) { // and not a file that was renamed empty
 		g.gap = copyGap(Position{}, true) // what was written after that copy was made
 	}
 	r.blank = time.Time{}

@@ -271,8 +271,8 @@ func (f *Follower) alike(a, b []sibling) bool {
 
 // missed opens the generations that came and went between two looks: siblings that nobody knows, and that were written
 // to since the live file was last seen. The ones that are younger than the live file was when it was opened, at until, belong
-// behind it, and are left to the next look, which finds another live file. Those that come before pivot, a sibling that is known,
-// are told apart.
+// behind it, and are left to the next look, which finds another live file: but not those that were born before it, and have a
+// writer that is late. Those that come before pivot, a sibling that is known, are told apart.
 func (f *Follower) missed(since, until time.Time, live, pivot identity) (before, found []*handle) {
 	faults := f.fs.faults.Load()
 	list := f.steadySiblings()
@@ -280,8 +280,11 @@ func (f *Follower) missed(since, until time.Time, live, pivot identity) (before,
 		return nil, nil // another scan will tell
 	}
 	for _, s := range list {
-		if f.same(s.id, live) || !until.IsZero() && s.written().After(until) {
+		if f.same(s.id, live) {
 			break
+		}
+		if !until.IsZero() && s.written().After(until) && (f.packedName(s.name) || !bornBefore(s.id, live)) {
+			continue
 		}
 		if f.same(s.id, pivot) {
 			before, found = found, nil
@@ -305,6 +308,15 @@ func (f *Follower) missed(since, until time.Time, live, pivot identity) (before,
 		found = append(found, h)
 	}
 	return before, found
+}
+
+// bornBefore reports whether a file came into being before another, as far as is known.
+func bornBefore(a, b identity) bool {
+	if !a.known() || !b.known() {
+		return false
+	}
+	born, then := birthOf(a.FileInfo), birthOf(b.FileInfo)
+	return !born.IsZero() && !then.IsZero() && born.Before(then)
 }
 
 // isCopy reports whether h holds the content of a generation that is being read, or the beginning of it: a copy that was

@@ -21,6 +21,7 @@ type generation struct {
 	first  os.FileInfo // of the file as it was when this generation was found
 	size   int64       // as it was last seen
 	grew   time.Time   // when it was last seen to grow
+	looked time.Time   // when its size was last seen, since it was opened
 	born   time.Time   // the file's time when it was first opened
 	mtime  time.Time   // of the file when the path was last seen to name it: a late writer does not make older what came after it
 	filled time.Time   // of the file after its first block was read, where settle has read that
@@ -82,6 +83,7 @@ func (f *Follower) closeFile(g *generation) {
 	g.last = g.reader.imprint()
 	g.reader.forget()
 	g.fresh = g.reader.end() == 0
+	g.looked = time.Time{}
 	g.h.release()
 	g.h = nil
 	f.hist.close(g.src)

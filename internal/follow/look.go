@@ -448,7 +448,7 @@ func (r *run) saw(g *generation, info os.FileInfo) {
 		g.grew = time.Now()
 		r.watch.see()
 	}
-	g.size = info.Size()
+	g.size, g.looked = info.Size(), time.Now()
 	if r.present && g == r.live() {
 		g.mtime = r.written
 	}

@@ -111,10 +111,18 @@ func truncationGap(g *generation, copied *handle, unread bool) *Gap {
 	case copied == nil:
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: !unread,
 			Reason: "the file was truncated"}
-	case time.Since(g.grew) < quietTime || copied.had(g.reader.end()+1):
+	case g.quiet() < quietTime || copied.had(g.reader.end()+1):
 		return copyGap(g.reader.position(), copied.had(g.size))
 	}
 	return nil
+}
+
+// quiet is for how long the file was seen not to grow. The time since the last look does not count: nobody has seen it.
+func (g *generation) quiet() time.Duration {
+	if g.looked.IsZero() {
+		return time.Since(g.grew)
+	}
+	return g.looked.Sub(g.grew)
 }
 
 // copyGap declares what may have been written after a copy was taken.

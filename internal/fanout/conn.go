@@ -25,8 +25,10 @@ var (
 type Handler interface {
 	// Lagged: the message at the subscription's cursor is no longer in the log. It rests until Resume. No lock is held.
 	Lagged(s *Sub, cur stream.Cursor)
-	// Quiet appends what a quiet streaming connection is to be sent as its heartbeat. The caller has the turn.
+	// Quiet appends what a quiet connection is to be sent as its heartbeat. The caller has the turn.
 	Quiet(dst []byte) []byte
+	// Place appends what tells the viewer where it stands in a subscription, if its format can say so. The caller has the turn.
+	Place(dst []byte, s *Sub) []byte
 	// Dropped appends what tells the viewer that Send refused n messages, if its format can say so.
 	Dropped(dst []byte, n int) []byte
 	// Rewrite appends the messages of chunk as this connection alone gets them. It is called only with Options.Rewrite. The
@@ -46,6 +48,7 @@ type Options struct {
 	Hello    []byte // goes before anything else, with the first thing that is sent
 	// LastRead returns when the peer was last heard of, in nanoseconds since 1970. It makes the pool send pings.
 	LastRead func() int64
+	Beats    bool                                 // with LastRead: it gets heartbeats too. Without it, they are what there is
 	Ping     func(dst []byte) []byte              // appends a ping frame
 	Pong     func(dst []byte, data []byte) []byte // appends a pong frame
 }
@@ -577,6 +580,8 @@ func (c *Conn) apply(o op) {
 		s.moved()
 	case opStand:
 		s.cur.Pos, s.coming = o.cur.Pos, o.coming
+	case opPlace:
+		c.out = c.Handler.Place(c.out, s)
 	case opRemove:
 		c.drop(s)
 	case opFeed:

@@ -430,6 +430,7 @@ func (c *Conn) run(wait bool) status {
 		if budget <= 0 {
 			return more
 		}
+		draining := c.draining.Load() // before it is looked what there is: what comes in between is to be sent still
 		n, short, err := c.follow(budget, wait)
 		if err != nil {
 			return c.fail(err)
@@ -439,7 +440,7 @@ func (c *Conn) run(wait bool) status {
 			return blocked
 		}
 		if n == 0 && c.off == len(c.out) && !c.urgent.Load() {
-			if c.draining.Load() {
+			if draining {
 				c.tellDrained()
 			}
 			return idle

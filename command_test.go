@@ -200,12 +200,22 @@ func (r *objects) expectBoth(a, b string) {
 
 // One that asks and does not read the answers is closed when 256 KiB of them are waiting.
 func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
+	answersThatNobodyReads(t, []string{`{"type":"unsubscribe","topic":"x"}`}, 1000)
+	answersThatNobodyReads(t, []string{`{"type":"subscribe","topic":"free"}`, `{"type":"unsubscribe","topic":"free"}`}, 1000)
+}
+
+func answersThatNobodyReads(t *testing.T, commands []string, least int) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatch()
-		s := newSite(t, w.option(), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}), tailcast.WithWriteTimeout(time.Hour))
-		r := s.envelopes("")
+		s := newSite(t, w.option(), mayDo(tailcast.ActionRead), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}), tailcast.WithWriteTimeout(time.Hour))
+		r := s.envelopes("?topic=free%20too")
 		r.ws.Conn.(*testnet.Conn).Peer().Stall()
-		go sendMany(r.ws, 1_000_000)
+		said := 0
+		go func() {
+			for r.ws.WriteText(commands[said%len(commands)]) == nil {
+				said++
+			}
+		}()
 		cause := <-w.ended
 		if code(cause) != 1013 || !errors.Is(cause, tailcast.ErrQueueFull) {
 			t.Errorf("it ends with %v", cause)
@@ -214,6 +224,10 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 			t.Errorf("%d bytes are queued", used)
 		}
 		r.ws.Close()
+		synctest.Wait()
+		if t.Logf("%d commands", said); said < least || said > 20_000 {
+			t.Errorf("it ended after %d commands", said)
+		}
 	})
 }
 

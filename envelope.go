@@ -145,7 +145,7 @@ func refusalText(cmd *wire.Command, err error) string {
 // answer queues an object for the client. One that sends commands and does not read the answers is closed: an answer that is
 // left out would leave it waiting.
 func (c *Conn) answer(object []byte) error {
-	err := c.fan.Send(c.format.appendObject(nil, object))
+	err := c.fan.Answer(c.format.appendObject(nil, object))
 	if errors.Is(err, ErrQueueFull) {
 		return &CloseError{Code: 1013, Reason: "too slow: the answers to commands are not read", Err: err}
 	}

@@ -162,22 +162,39 @@ func (c *Conn) ended() error {
 func (c *Conn) Sent() (messages, bytes uint64) { return c.messages.Load(), c.sent.Load() }
 
 // Send queues a message for this connection alone.
-func (c *Conn) Send(frame []byte) error {
+func (c *Conn) Send(frame []byte) error { return c.enqueue(frame, 1) }
+
+// Answer queues what answers the peer. It is no message, and none is missing where it finds no room: that is for the caller to
+// see to. There is none either while so much is asked of subscriptions that a peer must be asking without reading.
+func (c *Conn) Answer(frame []byte) error {
+	const most = 4096 // ops, of 64 bytes
+	c.mu.Lock()
+	full := len(c.ops) > most
+	c.mu.Unlock()
+	if full {
+		return ErrQueueFull
+	}
+	return c.enqueue(frame, 0)
+}
+
+// enqueue queues a frame that counts as so many messages.
+func (c *Conn) enqueue(frame []byte, messages int) error {
 	c.mu.Lock()
 	if c.ending != open {
 		c.mu.Unlock()
 		return os.ErrClosed
 	}
 	if n := len(c.private) + c.taken; n > 0 && n+len(frame) > c.pool.cfg.PrivateBytes || !c.pool.cfg.Budget.Room(len(frame)) {
-		c.refused++
-		c.urgent.Store(true)
+		if c.refused += messages; c.refused > 0 {
+			c.urgent.Store(true)
+		}
 		c.mu.Unlock()
 		return ErrQueueFull
 	}
 	before := cap(c.private)
 	c.private = append(c.declare(c.private), frame...)
 	grown := cap(c.private) - before
-	c.queued++
+	c.queued += messages
 	c.urgent.Store(true)
 	c.mu.Unlock()
 	c.pool.cfg.Budget.Use(int64(grown))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/follow"
 	"github.com/tailcast/tailcast/internal/stream"
 )
 
@@ -40,7 +41,48 @@ func (s *subscription) place(from start) {
 	if n < 0 {
 		n = s.conn.hub.cfg.backlog
 	}
-	s.fan.Resume(s.topic.log.Newest(n))
+	s.newest(n, false)
+}
+
+// newest begins n messages before the end: those that are in memory, and what is missing from the topic's Replayer, if it
+// can go back. A viewer that comes before anything is known of the topic waits for it; what was published meanwhile is new to it.
+func (s *subscription) newest(n int, waited bool) {
+	cur := s.topic.log.Newest(n)
+	if waited {
+		cur = s.topic.log.At(1)
+	}
+	kept, _ := s.topic.log.Lag(cur)
+	replayer, known := s.topic.known()
+	last, ok := replayer.(lastReplayer)
+	switch missing := min(n, follow.MaxBack) - int(kept); {
+	case !known && n > 0:
+		s.fan.Stand(stream.Position(Earliest()), false)
+		if !s.topic.wait(s, start{tail: n}) {
+			s.newest(n, false)
+		}
+	case !ok || missing <= 0:
+		s.fan.Resume(cur)
+	default:
+		s.fan.Stand(cur.Pos, true)
+		s.conn.hub.catchups.Add(1)
+		s.conn.hub.background(func() {
+			defer s.conn.hub.catchups.Add(-1)
+			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), missing); ok {
+				s.catchUp(replayer, at)
+			} else {
+				s.fan.Resume(cur)
+			}
+		})
+	}
+}
+
+// settled is called when something has become known of a topic that the viewer waits for.
+func (s *subscription) settled(from start) {
+	if from.since != (Position{}) {
+		s.resume(from.since)
+		return
+	}
+	s.newest(from.tail, true)
 }
 
 // resume brings the viewer to just after the message at from: in the log, or through the topic's Replayer, or else to the
@@ -62,7 +104,7 @@ func (s *subscription) resume(from Position) {
 		s.begin()
 	case known:
 		s.lost(from)
-	case !s.topic.wait(s, from):
+	case !s.topic.wait(s, start{since: from}):
 		s.resume(from) // it has become known in between
 	}
 }
@@ -170,6 +212,13 @@ const maxReplays = 6
 // A batchReplayer replays many messages at a time.
 type batchReplayer interface {
 	replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error
+}
+
+// A lastReplayer can go back.
+type lastReplayer interface {
+	// lastBefore returns the position that at most n messages lie after, up to before; from the zero Position it goes back
+	// from the end. It is not ok if there are none.
+	lastBefore(ctx context.Context, topic string, before Position, n int) (at Position, ok bool)
 }
 
 // A catchup is one run of a replay for one viewer.

@@ -76,7 +76,7 @@ func TestAGlobHasATopicForEachFile(t *testing.T) {
 		defer d.follow(s, tail)()
 		a, b := s.get("?topic=a.log&tail=10"), s.get("?topic=b.log&tail=10")
 		a.lines("old a")
-		b.lines("old b")
+		b.lines("rotated", "old b")
 		c := s.get("?topic=c.log")
 		synctest.Wait()
 		d.append("c.log", "new c\n")

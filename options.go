@@ -66,7 +66,8 @@ type Retention struct {
 }
 
 // WithBacklog sets how many of the newest messages a viewer gets that asks for nothing else, such as tail=N or since=…: 0 by
-// default, so that it sees what comes from now on.
+// default, so that it sees what comes from now on. Of a Tail's topic those that are not in memory come from the file and its
+// rotated siblings, whatever Tail.Start says, as tail -n N -f has them: at most 100 000 lines, or what 64 MiB hold.
 func WithBacklog(n int) Option {
 	must(n >= 0, "WithBacklog(%d): must not be negative", n)
 	return option(func(c *config) { c.backlog = n })

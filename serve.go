@@ -31,7 +31,8 @@ import (
 // this handler serves the topic and WithAuthorize allows it, and publish where WithAuthorize allows it.
 //
 // The query is the same for all: since=POSITION (or topic=POSITION,…) goes on after that message, tail=N begins with the N
-// newest messages that the hub has, gaps=0 leaves out the lines that declare a loss. Last-Event-ID beats since beats tail.
+// newest messages that the hub has, or a Tail's file (see WithBacklog), gaps=0 leaves out the lines that declare a loss.
+// Last-Event-ID beats since beats tail.
 //
 // It serves the default topic; with WithAuthorize, also those that the request names with topic=… (repeatable) and the client
 // may read.

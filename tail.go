@@ -15,7 +15,8 @@ import (
 )
 
 // A Start says where a Tail begins in a file that exists when it is first run. A file that appears later is read from its
-// beginning, and so is every file that comes by rotation.
+// beginning, and so is every file that comes by rotation. It says what is published: what a viewer can see of the time before,
+// with tail=N or since=earliest, does not depend on it.
 type Start int
 
 const (
@@ -38,8 +39,8 @@ func LastLines(n int) Start {
 // Fields must not be changed after the first Run. One Tail may be run in one hub at a time.
 //
 // What a Tail cannot read it declares with a Gap: bytes that were truncated before they were read and of which no copy is
-// found. It counts on the file being appended to only. A file on a network file system, or in a directory that cannot be
-// watched, is polled.
+// found, the rest of a .gz file that is damaged, and a hole, which is a run of 4096 NULs or more. It counts on the file being
+// appended to only. A file on a network file system, or in a directory that cannot be watched, is polled.
 //
 // With a glob, each file is a topic of its own, and has its own positions. New files are found as they come, and read from
 // their beginning. Names that begin with a dot, compressed files, and what looks like a rotated sibling of another matching file
@@ -77,7 +78,8 @@ type Tail struct {
 	// It has the beginnings and the last bytes of some files in it, and only its owner can read it.
 	Checkpoint string
 	// Rotated is a glob of the names that rotation gives to Path. By default the usual ones are known: app.log.1,
-	// app.log-20260101, app-20260101.log. It can't be set with a glob.
+	// app.log-20260101, app-20260101.log, and each of them with .gz. Files that end in .gz are unpacked as they are read. It
+	// can't be set with a glob.
 	Rotated string
 	// MaxLine is the longest line in bytes, 1 MiB by default. A longer one is cut between two characters into messages that
 	// are Partial but for the last.
@@ -111,6 +113,7 @@ var (
 	_ Source        = (*Tail)(nil)
 	_ Replayer      = (*Tail)(nil)
 	_ batchReplayer = (*Tail)(nil)
+	_ lastReplayer  = (*Tail)(nil)
 )
 
 // NewTail returns a Tail of path that publishes to the default topic, and begins with the next line. Where the file's end is
@@ -306,6 +309,26 @@ func (t *Tail) Replay(ctx context.Context, topic string, after Position) iter.Se
 			yield(Message{}, err)
 		}
 	}
+}
+
+// lastBefore is lastReplayer's.
+func (t *Tail) lastBefore(ctx context.Context, topic string, before Position, n int) (Position, bool) {
+	t.init()
+	name, ok := strings.CutPrefix(topic, t.Topic)
+	if t.err != nil || !ok || t.group == nil && name != "" {
+		return before, false
+	}
+	back := t.follower.Back
+	if t.group != nil {
+		back = func(ctx context.Context, from follow.Position, n int) (follow.Position, int) {
+			return t.group.Back(ctx, name, from, n)
+		}
+	}
+	at, found := back(ctx, follow.Position(before), n)
+	if at == (follow.Position{}) {
+		return Earliest(), found > 0
+	}
+	return Position(at), found > 0
 }
 
 func (t *Tail) replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error {

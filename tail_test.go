@@ -2,6 +2,7 @@ package tailcast_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -99,13 +100,13 @@ func (l *logFile) follow(s *site, tail *tailcast.Tail) (stop func()) {
 func TestTailBeginsWhereStartSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
-			start tailcast.Start
-			want  []string
+			start     tailcast.Start
+			published int
 		}{
-			{tailcast.FromEnd, nil},
-			{tailcast.FromStart, numbered(1, 5)},
-			{tailcast.LastLines(2), numbered(4, 5)},
-			{tailcast.LastLines(99), numbered(1, 5)},
+			{tailcast.FromEnd, 2},
+			{tailcast.FromStart, 7},
+			{tailcast.LastLines(2), 4},
+			{tailcast.LastLines(99), 7},
 		} {
 			s := newSite(t)
 			l := newLogFile(t, "")
@@ -121,8 +122,10 @@ func TestTailBeginsWhereStartSays(t *testing.T) {
 				r.lines(numbered(1, 5)...) // the file has what the log has not
 			}
 			r.lines(numbered(6, 7)...)
-			tail := s.get("?tail=100")
-			tail.lines(append(c.want, numbered(6, 7)...)...)
+			if n := s.hub.Stats().Published; n != int64(c.published) {
+				t.Errorf("%d messages were published, want %d", n, c.published)
+			}
+			s.get("?tail=100").lines(numbered(1, 7)...) // what is shown does not depend on Start
 			stop()
 		}
 	})
@@ -419,4 +422,87 @@ func TestTailCheckpointTrouble(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "Checkpoint is the same file") {
 		t.Errorf("a checkpoint in the file itself: %v", err)
 	}
+}
+
+// gzip packs the rotated files but for the newest few, as logrotate does.
+func (l *logFile) gzip(but int) {
+	for n := 1; n <= l.gen-but; n++ {
+		name := fmt.Sprintf("%s-%06d", l.path, n)
+		plain, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		l.must(err)
+		info, err := os.Stat(name)
+		l.must(err)
+		f, err := os.Create(name + ".gz")
+		l.must(err)
+		w := gzip.NewWriter(f)
+		_, err = w.Write(plain)
+		l.must(errors.Join(err, w.Close(), f.Close(), os.Chtimes(name+".gz", time.Time{}, info.ModTime()), os.Remove(name)))
+	}
+}
+
+// TestTheNewestLinesComeFromTheFile: tail=N has N lines also when the hub has just been started.
+func TestTheNewestLinesComeFromTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, keep := range []int{1000, 3} {
+			l := newLogFile(t, "")
+			for n := 0; n < 40; n += 10 {
+				l.lines(n+1, n+10)
+				l.rotate().Close()
+			}
+			l.gzip(1)
+			l.lines(41, 45)
+			s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}), tailcast.WithBacklog(2))
+			early, earlySSE := s.get("?tail=12"), s.sse("?tail=3")
+			synctest.Wait()
+			stop := l.follow(s, nil)
+			viewers := map[int]*reader{34: early, 43: earlySSE}
+			for n := 1; n <= 45; n += 4 {
+				viewers[n] = s.get(fmt.Sprint("?tail=", 46-n))
+			}
+			viewers[44] = s.get("")
+			all := s.get("?tail=1000")
+			synctest.Wait()
+			l.lines(46, 50)
+			synctest.Wait()
+			l.rotate().Close()
+			l.lines(51, 55)
+			for n, v := range viewers {
+				if v == earlySSE {
+					v.events(numbered(n, 55)...)
+					continue
+				}
+				v.lines(numbered(n, 55)...)
+			}
+			all.lines(numbered(1, 55)...)
+			for n := 1; n <= 55; n++ { // what is in memory, and what comes before it
+				s.get(fmt.Sprint("?tail=", 56-n)).lines(numbered(n, 55)...)
+			}
+			synctest.Wait()
+			if n := s.hub.Stats().CatchUps; n != 0 {
+				t.Errorf("%d catch-ups are still going on", n)
+			}
+			if n := s.hub.Stats().Gaps; n != 0 {
+				t.Errorf("%d gaps", n)
+			}
+			stop()
+		}
+	})
+}
+
+// A viewer that comes before anything is published gets everything, whatever it asks for.
+func TestAnEarlyViewerOfTheNewestMissesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		one, many := s.get("?tail=1"), s.sse("?tail=10")
+		synctest.Wait()
+		s.publish(numbered(1, 3)...)
+		one.lines(numbered(1, 3)...)
+		many.events(numbered(1, 3)...)
+		s.publish("more")
+		one.lines("more")
+		many.events("more")
+	})
 }

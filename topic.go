@@ -25,7 +25,7 @@ type topic struct {
 	owner    *publisher // of a topic that a Source numbers, while the Source runs
 	replayer Replayer
 	epoch    uint64 // of a topic that the hub numbers
-	waiting  map[*subscription]Position
+	waiting  map[*subscription]start
 }
 
 type numbering uint8
@@ -178,7 +178,7 @@ func (t *topic) known() (Replayer, bool) {
 }
 
 // wait puts a viewer aside that wants to go on at a place that nobody can judge yet. It reports false if that has changed.
-func (t *topic) wait(s *subscription, from Position) bool {
+func (t *topic) wait(s *subscription, from start) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.replayer != nil || t.numbered != byNobody {
@@ -188,7 +188,7 @@ func (t *topic) wait(s *subscription, from Position) bool {
 		return true
 	}
 	if t.waiting == nil {
-		t.waiting = make(map[*subscription]Position)
+		t.waiting = make(map[*subscription]start)
 	}
 	t.waiting[s] = from
 	return true
@@ -217,7 +217,7 @@ func (t *topic) settle() {
 	t.waiting = nil
 	t.mu.Unlock()
 	for s, from := range waiting {
-		s.resume(from)
+		s.settled(from)
 	}
 }
 

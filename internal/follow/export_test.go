@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"sync"
@@ -10,15 +11,22 @@ import (
 )
 
 var (
-	CutLine     = cutLine
+	CutLine     = cutAtHole
 	EpochOf     = epochOf
 	RotatedName = rotatedName
 	PositionIn  = positionIn
 	Holds       = holds
+
+	NewUnpacked = newUnpacked
 )
 
+func (u *unpacked) PlainSize() (int64, error) { return u.plainSize() }
+func (u *unpacked) Damage() error             { return u.damage() }
+
 const (
-	HeadSize = headSize
+	HeadSize  = headSize
+	CheckSize = checkSize
+	HoleSize  = holeSize
 )
 
 // OnCheckpoint has f called in Run whenever the state is handed over to be written.
@@ -79,6 +87,10 @@ func (c countingFS) Open(name string) (file, error) {
 	}
 	c.n.Add(1)
 	return &countedFile{file: f, n: c.n}, nil
+}
+
+func (c *countedFile) Seek(offset int64, whence int) (int64, error) {
+	return c.file.(io.Seeker).Seek(offset, whence)
 }
 
 func (c *countedFile) Close() error {
@@ -315,4 +327,29 @@ func (f *interceptedFile) Close() error {
 	defer f.i.mu.Unlock()
 	delete(f.i.open, f)
 	return f.file.Close()
+}
+
+// ReadAll cuts data into lines, from an offset on, as a file that grows in steps.
+func ReadAll(data []byte, offset int64, step, maxLine int) (all []Line) {
+	r := reader{file: bytes.NewReader(data), maxLine: maxLine}
+	if offset > 0 {
+		r.seek(offset)
+	}
+	batch := make([]Line, 0, 3)
+	deliver := func(lines []Line, _ int) error {
+		for _, l := range lines {
+			l.Data = bytes.Clone(l.Data)
+			all = append(all, l)
+		}
+		return nil
+	}
+	for limit := offset; limit < int64(len(data)); {
+		limit = min(limit+int64(step), int64(len(data)))
+		r.pump(limit, ending{}, batch, deliver)
+	}
+	r.hand(r.end(), ending{final: true}, batch, deliver)
+	if gap := r.ended(); gap != nil {
+		all = append(all, Line{Gap: gap})
+	}
+	return all
 }

@@ -19,7 +19,7 @@ import (
 // be given up, after Grace.
 func TestFaults(t *testing.T) {
 	stride := 3
-	if testing.Short() {
+	if testing.Short() || raced {
 		stride = 23
 	}
 	n := 0

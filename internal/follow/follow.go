@@ -38,7 +38,7 @@ func LastLines(n int) Start { return Start(max(n, 0)) }
 type Config struct {
 	Path string
 	// Rotated is a glob of the names that Path gets when it is rotated. The default knows app.log.1, app.log-20260101,
-	// app.log.old and app-20260101.log.
+	// app.log.old and app-20260101.log, and each of them with .gz.
 	Rotated string
 	Start   Start
 	// After makes the first Run go on after a position that an earlier process has reached. It beats Start, except when it
@@ -77,6 +77,7 @@ const (
 	EventUnreadable = "unreadable" // it can't be opened or read
 	EventIrregular  = "irregular"  // it is a directory, a pipe or a device
 	EventUnwatched  = "unwatched"  // no notifications: polling only
+	EventDamaged    = "damaged"    // a compressed file ends too early, or what it holds is wrong
 	EventRecovered  = "recovered"  // what was reported is over
 
 	EventCheckpoint   = "checkpoint"         // it is of no use, or can't be written
@@ -114,9 +115,13 @@ type Follower struct {
 	gone   time.Duration          // a Run ends when the file has been absent for so long; 0 = never
 	began  atomic.Pointer[func()] // called after the first look of a Run
 
+	damages damages
+	times   packedTimes
+
 	// Owned by Run, and kept from one Run to the next.
 	chain    []*generation // oldest first; the last one is, or was, the live file
 	marks    []mark
+	copies   []packedCopy
 	gap      *Gap        // to be declared before the next generation that is opened
 	last     Position    // of the last line that was accepted
 	declared bool        // a gap was, after that

@@ -33,18 +33,14 @@ func (osFS) Open(name string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return osFile{f}, nil
 }
 
-// Stat asks for the identity at once: Windows would look the name up again only when it is compared, and find another
-// file there after a rename.
-func (osFS) Stat(name string) (os.FileInfo, error) {
-	info, err := os.Stat(name)
-	if err == nil {
-		os.SameFile(info, info)
-	}
-	return info, err
-}
+type osFile struct{ *os.File }
+
+func (f osFile) Stat() (os.FileInfo, error) { return statOpen(f.File) }
+
+func (osFS) Stat(name string) (os.FileInfo, error) { return statFile(name) }
 
 func (osFS) ReadDir(dir string) ([]string, error) {
 	d, err := os.Open(dir)
@@ -57,7 +53,7 @@ func (osFS) ReadDir(dir string) ([]string, error) {
 
 func (osFS) Glob(pattern string) ([]string, error) { return filepath.Glob(pattern) }
 func (osFS) Resolve(name string) (string, error)   { return filepath.EvalSymlinks(name) }
-func (osFS) Same(a, b os.FileInfo) bool            { return os.SameFile(a, b) }
+func (osFS) Same(a, b os.FileInfo) bool            { return sameFile(a, b) }
 
 var (
 	errDirectory = errors.New("is a directory")
@@ -120,6 +116,9 @@ func (h *handle) release() {
 }
 
 func (h *handle) size() (int64, error) {
+	if p, ok := h.file.(packedFile); ok {
+		return p.plainSize()
+	}
 	info, err := h.Stat()
 	if err != nil {
 		return 0, err

@@ -13,8 +13,9 @@ type generation struct {
 	h      *handle // nil between two Runs
 	reader reader
 	gap    *Gap        // to be declared before its next line
+	gapped bool        // it was
 	cut    bool        // it began when its file was truncated, and so did what is found to have been between it and the one before
-	sealed bool        // complete as it is: a copy
+	sealed bool        // complete as it is: a copy, or packed
 	missed bool        // the path was never seen to name it
 	fresh  bool        // nothing was read of it while it was empty, or since it was opened again
 	first  os.FileInfo // of the file as it was when this generation was found
@@ -50,9 +51,10 @@ func (f *Follower) newGeneration(h *handle) *generation {
 	g := &generation{h: h, first: h.info, gap: f.gap, src: &source{info: identity{h.info}}}
 	f.gap = nil
 	g.reader = reader{file: h, maxLine: f.cfg.MaxLine}
-	g.size, g.mtime, g.born = h.info.Size(), h.info.ModTime(), h.info.ModTime()
+	g.size, g.mtime, g.born = h.info.Size(), h.written(), h.written()
 	g.fresh = g.size == 0
 	g.quietSince(g.mtime)
+	g.complete()
 	if h.retain() {
 		g.src.h = h
 	}
@@ -65,6 +67,7 @@ func (f *Follower) newGeneration(h *handle) *generation {
 func (f *Follower) replaceFile(g *generation, h *handle) {
 	f.closeFile(g)
 	g.h, g.reader.file = h, h
+	g.complete()
 	if h.retain() {
 		f.hist.attach(g.src, h)
 	}

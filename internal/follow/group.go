@@ -474,7 +474,7 @@ func (s *scanner) watch(looked map[string]string) (fresh bool) {
 		if err == nil {
 			name, err = filepath.EvalSymlinks(name)
 		}
-		info, err2 := os.Stat(dir)
+		info, err2 := statFile(dir)
 		if err != nil || err2 != nil {
 			s.whole = false
 			continue
@@ -484,7 +484,7 @@ func (s *scanner) watch(looked map[string]string) (fresh bool) {
 	}
 	for dir, p := range s.places {
 		now := want[dir]
-		if now == nil || lost || !os.SameFile(now.id.FileInfo, p.id.FileInfo) {
+		if now == nil || lost || !sameFile(now.id.FileInfo, p.id.FileInfo) {
 			s.notify.leave(dir, p.in)
 			delete(s.places, dir)
 		}
@@ -523,6 +523,15 @@ func (g *Group) Replay(ctx context.Context, name string, after Position, emit fu
 		return ErrUnknownPosition
 	}
 	return m.f.Replay(ctx, after, emit)
+}
+
+// Back is Follower.Back for a file of the Group.
+func (g *Group) Back(ctx context.Context, name string, from Position, n int) (Position, int) {
+	m := g.member(name)
+	if m == nil {
+		return from, 0
+	}
+	return m.f.Back(ctx, from, n)
 }
 
 // GroupStats are a Group's numbers.

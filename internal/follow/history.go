@@ -19,6 +19,7 @@ type source struct {
 	head      []byte     // its first bytes, as far as they were read
 	landmarks []Position // some places in it, in order
 	spacing   uint64     // of the landmarks
+	hole      uint64     // the size of the one that it begins with: no position is in there
 }
 
 const (
@@ -242,7 +243,7 @@ func (h *history) find(pos Position) []int {
 		case e.gap != nil || e.to.Epoch != pos.Epoch:
 		case e.from == pos:
 			begins = append(begins, i+h.dropped)
-		case e.to == pos, e.from.Offset < pos.Offset && pos.Offset < e.to.Offset:
+		case e.to == pos, e.src.hole < pos.Offset && e.from.Offset < pos.Offset && pos.Offset < e.to.Offset:
 			inside = append(inside, i+h.dropped)
 		}
 	}
@@ -261,6 +262,25 @@ func (h *history) knows() []identity {
 		ids = append(ids, src.info)
 	}
 	return ids
+}
+
+// told lists how far each source was told, oldest first.
+func (h *history) told() (list []entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := make(map[*source]int)
+	for _, e := range h.entries {
+		if e.src == nil {
+			continue
+		}
+		i, ok := at[e.src]
+		if !ok {
+			i = len(list)
+			at[e.src], list = i, append(list, entry{src: e.src})
+		}
+		list[i].to = e.to
+	}
+	return list
 }
 
 // beginsLike reports whether the first size bytes of a file, which are all it has, are those of a source, as far as the source's

@@ -4,5 +4,5 @@ package follow
 
 import "os"
 
-// systemKey knows no number here that outlives the open file: content tells the files.
-func systemKey(os.FileInfo) fileKey { return fileKey{} }
+// statKey knows no number here that outlives the open file: content tells the files.
+func statKey(os.FileInfo) fileKey { return fileKey{} }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-func systemKey(info os.FileInfo) fileKey {
+func statKey(info os.FileInfo) fileKey {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return fileKey{uint64(st.Dev), uint64(st.Ino)}
 	}

@@ -95,12 +95,14 @@ func (r *run) look() (moved bool, err error) {
 	r.arrive()
 	r.announce()
 	infos := r.infos()
-	for i, g := range slices.Clone(r.chain) {
+	chain := slices.Clone(r.chain)
+	for i, g := range chain {
 		if infos[i] == nil {
 			continue
 		}
 		moved, err := r.drain(g, infos[i])
 		if err != nil {
+			noteSizes(chain[i+1:], infos[i+1:])
 			return false, r.haltError(err)
 		}
 		if moved {
@@ -127,6 +129,16 @@ func (r *run) haltError(err error) error {
 		return h.error
 	}
 	return err
+}
+
+// noteSizes lets the generations that a look did not come to know what there was to be read: one that is gone before the next
+// Run has then lost something.
+func noteSizes(chain []*generation, infos []os.FileInfo) {
+	for i, g := range chain {
+		if infos[i] != nil {
+			g.size = max(g.size, infos[i].Size())
+		}
+	}
 }
 
 // infos takes the sizes, the newest generation's first. A file that can't be asked has none.
@@ -259,11 +271,21 @@ func (r *run) insert(i int, files []*handle) {
 		if i+n+1 == len(r.chain) {
 			continue
 		}
-		if next := r.chain[i+n+1]; next.cut || g.mtime.After(next.born) {
+		if next := r.chain[i+n+1]; next.cut || g.copiedAfter(next) {
 			g.cut, g.gap = true, cmp.Or(next.gap, g.gap)
 			next.cut, next.gap = true, copyGap(Position{}, true)
 		}
 	}
+}
+
+// copiedAfter reports whether a file can be but a copy, since it came into being after the one that follows it; or else, where
+// births tell nothing, since it was written to after that: a writer that is late can do so, too.
+func (g *generation) copiedAfter(next *generation) bool {
+	born, then := birthOf(g.h.info), birthOf(next.first)
+	if born.IsZero() || then.IsZero() || born.Equal(then) || g.h.packed() {
+		return g.mtime.After(next.born)
+	}
+	return born.After(then)
 }
 
 // rescan looks for missed generations again for a while after a change: a directory that is read while files are renamed
@@ -287,16 +309,22 @@ func (r *run) collect(g *generation) (changed bool) {
 		for _, h := range files {
 			h.release()
 		}
+		r.again = true
 		return true
 	}
 	r.insert(slices.Index(r.chain, g), files)
 	return len(files) > 0
 }
 
-// current reports whether g is still the live file with the content that was read.
+// current reports whether g is still the live file with the content that was read, or was so a moment ago: where the path names
+// nothing, what was found is older than g if that is found among it.
 func (r *run) current(g *generation) bool {
 	info, err := r.fs.Stat(r.cfg.Path)
-	return err == nil && r.same(g.id(), identity{info}) && g.reader.matches(g.h)
+	there := err == nil && r.same(g.id(), identity{info})
+	if errors.Is(err, os.ErrNotExist) {
+		there = slices.ContainsFunc(r.siblings(), func(s sibling) bool { return r.same(g.id(), s.id) })
+	}
+	return there && g.reader.matches(g.h)
 }
 
 // announce tells where the stream begins.
@@ -324,6 +352,9 @@ func (r *run) begin(at Position) {
 func (r *run) drain(g *generation, info os.FileInfo) (moved bool, err error) {
 	if err := r.declare(g); err != nil {
 		return false, err
+	}
+	if g.h.packed() {
+		return r.drainPacked(g)
 	}
 	size := info.Size()
 	if size < max(g.reader.end(), g.size) {
@@ -415,11 +446,11 @@ func (r *run) declare(g *generation) error {
 	if err := r.deliverGap(g.gap); err != nil {
 		return err
 	}
-	g.gap = nil
+	g.gap, g.gapped = nil, true
 	return nil
 }
 
-// deliverGap declares a gap. One that may be is not worth telling right behind another.
+// deliverGap declares a gap. One that may be is not worth telling right behind another, unless that one says how much it is.
 func (r *run) deliverGap(gap *Gap) error {
 	if r.declared && gap.Possible {
 		return nil
@@ -427,7 +458,7 @@ func (r *run) deliverGap(gap *Gap) error {
 	if err := r.offer([]Line{{Gap: gap}}); err != nil {
 		return err
 	}
-	r.declared = true
+	r.declared = gap.Bytes < 0
 	r.hist.gap(gap)
 	r.stat.update(func(s *Stats) { s.Gaps++ })
 	return nil
@@ -446,10 +477,15 @@ func (r *run) deliverTo(g *generation) func([]Line, int) error {
 			return err
 		}
 		r.last, r.declared = last.Pos, false
+		if gap := lines[0].Gap; gap != nil && from.Offset == 0 {
+			r.hist.beginsWith(g.src, gap.Bytes)
+		}
 		r.hist.extend(g.src, g.reader.head, from, lines)
+		gaps, holes := countHoles(lines)
 		r.stat.update(func(s *Stats) {
-			s.Lines += int64(len(lines))
-			s.Bytes += int64(last.Pos.Offset - from.Offset)
+			s.Lines += int64(len(lines)) - gaps
+			s.Bytes += int64(last.Pos.Offset-from.Offset) - holes
+			s.Gaps += gaps
 		})
 		return nil
 	}
@@ -481,7 +517,7 @@ func (r *run) retire() error {
 // end delivers a generation's unterminated last line and lets go of it. In a copy, that line may have been cut by the copying.
 func (r *run) end(g *generation) error {
 	next := r.chain[slices.Index(r.chain, g)+1:]
-	if err := r.flush(g, len(next) > 0 && next[0].cut && next[0].gap != nil); err != nil {
+	if err := r.flush(g, len(next) > 0 && next[0].cut && (next[0].gap != nil || next[0].gapped)); err != nil {
 		return err
 	}
 	r.remember(mark{src: g.src, id: r.latest(g), pos: g.reader.position()})
@@ -490,11 +526,12 @@ func (r *run) end(g *generation) error {
 	return nil
 }
 
-// unfinished reports whether the newer generations have to wait for the rest of an old one's last line, which comes before
-// theirs. Once the file was quiet for Grace, that line is delivered as it is. Nobody goes on writing to a copy, and what was missed
-// may be one.
+// unfinished reports whether the live file's lines have to wait for the rest of the last line of the one before, which comes
+// first. Once that was quiet for Grace, its line is delivered as it is. Nobody goes on writing to a copy, and what was missed may
+// be one; and where several files wait to be read, none waits for a line.
 func (r *run) unfinished(g *generation) (waits bool, err error) {
-	if g == r.live() || g.reader.pending() == 0 || g.missed || r.chain[slices.Index(r.chain, g)+1].cut {
+	next := r.live()
+	if g == next || g != r.chain[len(r.chain)-2] || g.reader.pending() == 0 || g.missed || next.cut {
 		return false, nil
 	}
 	if time.Since(g.grew) < r.cfg.Grace {
@@ -513,6 +550,14 @@ func (r *run) flush(g *generation, partial bool) error {
 		return err
 	}
 	r.hist.cut(g.src) // what the file still gets is another line
+	gap := g.reader.ended()
+	if gap == nil {
+		return nil
+	}
+	if err := r.deliverGap(gap); err != nil {
+		return err
+	}
+	g.reader.accept(g.reader.next)
 	return nil
 }
 

@@ -183,7 +183,7 @@ func (i *instance) has(dir string, id os.FileInfo) (known, same bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	w := i.dirs[dir]
-	return w != nil, w != nil && os.SameFile(w.id, id)
+	return w != nil, w != nil && sameFile(w.id, id)
 }
 
 func (i *instance) add(dir string, id os.FileInfo, in *interest) {

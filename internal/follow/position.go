@@ -73,7 +73,14 @@ func positionIn(file io.ReaderAt, offset int64) Position {
 
 // holds reports whether pos is a place in file.
 func holds(file io.ReaderAt, pos Position) bool {
-	return pos.Epoch != 0 && pos.Offset < 1<<63 && positionIn(file, int64(pos.Offset)) == pos
+	if pos.Epoch == 0 || pos.Offset >= 1<<63 {
+		return false
+	}
+	if epoch, ok := readEpoch(file, true); !ok || epoch != pos.Epoch { // first, since what comes next may cost unpacking
+		return false
+	}
+	before, err := readBefore(file, int64(pos.Offset))
+	return err == nil && checkOf(before) == pos.Check
 }
 
 // readBefore returns the at most checkSize bytes before offset.

@@ -27,12 +27,12 @@ func TestRandomPrograms(t *testing.T) { randomPrograms(t, false) }
 func TestRandomRestarts(t *testing.T) { randomPrograms(t, true) }
 
 func randomPrograms(t *testing.T, restarts bool) {
-	first, last := 0, 300
+	first, last := 0, 500
 	if os.Getenv("TAILCAST_SOAK") != "" {
 		last = 5000
 	}
-	if testing.Short() {
-		last = 40
+	if testing.Short() || raced {
+		last = 80
 	}
 	if n, err := strconv.Atoi(os.Getenv("FOLLOW_PROGRAMS")); err == nil {
 		last = n
@@ -56,7 +56,7 @@ func randomPrograms(t *testing.T, restarts bool) {
 			failed++
 		}
 		if !ok || one {
-			t.Logf("program %d:\n%s", seed, strings.Join(p.log, "\n"))
+			t.Logf("program %d:\n%s\nitems: %v", seed, strings.Join(p.log, "\n"), p.r.items)
 		}
 	}
 }
@@ -75,6 +75,7 @@ type program struct {
 	copies   bool // rotation copies and truncates, else it renames
 	dated    bool // app.log-2026…, else app.log.1
 	header   bool // all generations begin with the same line
+	packing  int  // 0: rotated files are never packed; 1: now and then; 2: at each rotation
 	rotated  []rotatedFile
 	dates    int
 	seq      int
@@ -94,6 +95,7 @@ type modelGen struct {
 	pending string // an incomplete line
 	changed time.Time
 	over    bool // it was rotated away
+	stirred bool // and written to after that
 	header  bool // has one
 }
 
@@ -114,6 +116,7 @@ func newProgram(t *testing.T, seed int, restarts bool) *program {
 		p.r.cfg.Open = follow.NewOpenLimit(0)
 	}
 	p.copies = rng.IntN(3) == 0
+	p.packing = rng.IntN(3)
 	if p.restarts = restarts; restarts {
 		p.r.cfg.Checkpoint = p.r.path("app.pos")
 	}
@@ -160,8 +163,10 @@ func (p *program) step() {
 		p.truncate()
 	case n < 90:
 		p.pause(time.Duration(p.rng.IntN(1500)) * time.Millisecond)
-	case n < 92:
+	case n < 91:
 		p.pause(time.Duration(p.rng.IntN(20)) * time.Second)
+	case n < 92:
+		p.compress()
 	case n < 94:
 		p.stop()
 	case n < 95 && p.restarts:
@@ -174,6 +179,8 @@ func (p *program) step() {
 	case n < 98:
 		p.note("replays")
 		p.r.checkReplays("in between")
+	case n < 99:
+		p.hole()
 	case n >= 98 && !p.copies: // an unread file that is copied and truncated several times does not tell the order
 		p.note("fail")
 		p.r.set(func() { p.r.failNext = true })
@@ -202,7 +209,9 @@ func (p *program) stop() {
 		p.r.kill()
 		for _, g := range p.gens { // what the checkpoint did not know was never seen
 			for _, l := range g.lines {
-				l.mute = l.mute || l.may && !p.delivered(g.lines[0])
+				unknown := !p.delivered(g.lines[0])
+				l.mute = l.mute || l.may && unknown
+				l.late = l.late || g.stirred && unknown // of unknown ones the times tell the order
 			}
 		}
 		p.note("repeats %d", len(p.r.repeated))
@@ -288,6 +297,7 @@ func (p *program) rotate() {
 	p.live.over = true
 	if len(p.live.lines) == 0 {
 		p.live.fd = "" // nobody follows an empty file that was never seen as the live one
+		p.gaps++       // and it may be a copy
 	}
 	p.live = nil
 	if p.rng.IntN(4) > 0 {
@@ -312,6 +322,9 @@ func (p *program) shift(rename bool) {
 		for i := range p.rotated {
 			old := &p.rotated[i]
 			next := fmt.Sprintf("app.log.%d", len(p.rotated)-i+1)
+			if strings.HasSuffix(old.name, ".gz") {
+				next += ".gz"
+			}
 			p.r.rename(old.name, next)
 			old.name = next
 		}
@@ -320,10 +333,51 @@ func (p *program) shift(rename bool) {
 	if rename {
 		p.note("rename app.log %s", name)
 		p.r.rename("app.log", name)
+		if p.packing > 1 {
+			p.live.over = true
+			p.compress()
+		}
 		return
 	}
 	p.note("copy app.log %s", name)
 	p.r.copy("app.log", name)
+	if p.packing > 0 && p.rng.IntN(4) == 0 {
+		p.compress()
+	}
+}
+
+// hole lets a hole follow what was written so far.
+func (p *program) hole() {
+	g := p.live
+	if g == nil || len(g.lines) == 0 {
+		return
+	}
+	if g.pending != "" {
+		p.add(g, g.pending)
+		g.pending = ""
+	}
+	n := follow.HoleSize + p.rng.IntN(200_000)
+	p.note("hole of %d", n)
+	p.r.must(p.r.hole([]string{"app.log", strconv.Itoa(n)}))
+}
+
+// compress packs the rotated files but for the newest few. Nobody writes to them any more.
+func (p *program) compress() {
+	for i := range max(0, len(p.rotated)-p.rng.IntN(3)) {
+		old := &p.rotated[i]
+		if p.packing == 0 || strings.HasSuffix(old.name, ".gz") {
+			continue
+		}
+		p.note("gzip %s", old.name)
+		if p.r.cancel == nil || len(p.r.done) > 0 { // a new file may get the number of one that was being read
+			p.gaps++
+		}
+		p.r.gzip(old.name, 1+p.rng.IntN(3), p.rng.IntN(4) == 0)
+		old.name += ".gz"
+		if old.gen.over {
+			old.gen.fd = ""
+		}
+	}
 }
 
 // late writes to a generation that was rotated away not long ago, and that is known: of unknown ones the times tell the order.
@@ -331,6 +385,7 @@ func (p *program) late() {
 	for _, g := range slices.Backward(p.gens) {
 		if g.over && g.fd != "" && p.delivered(g.lines[0]) && time.Since(g.changed) < 3*time.Second && p.rng.IntN(2) == 0 {
 			p.write(g)
+			g.stirred = true
 			return
 		}
 	}
@@ -343,6 +398,9 @@ func (p *program) copyTruncate() {
 		return
 	}
 	p.shift(false)
+	if len(g.lines) == 0 || !p.delivered(g.lines[0]) {
+		p.gaps++ // it may have been truncated before, too
+	}
 	unread := p.knownUnread(g)
 	p.endLine(g)
 	if unread && p.rng.IntN(3) == 0 {
@@ -484,6 +542,7 @@ func (p *program) compare() {
 		switch {
 		case it.gap != nil:
 			gaps = append(gaps, i+1)
+		case it.pos == follow.Position{}: // a hole
 		case it.data == "header":
 			headers++
 		case at[it.data] != 0:

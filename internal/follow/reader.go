@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"math/bits"
 	"slices"
 )
@@ -30,6 +31,7 @@ type reader struct {
 	base int64  // the file offset of buf[0]
 	buf  []byte // at least checkSize bytes before next (or all there are), then what is not delivered yet
 	next int    // index in buf of the first byte that is not delivered
+	hole hole   // swallowed before next
 	head []byte // the file's first bytes, at most keptHead, as they were when they were first read
 }
 
@@ -37,8 +39,21 @@ func (r *reader) offset() int64 { return r.base + int64(r.next) }
 func (r *reader) end() int64    { return r.base + int64(len(r.buf)) }
 func (r *reader) pending() int  { return len(r.buf) - r.next }
 
+// before is what stands before position, as far as checks go.
+func (r *reader) before() []byte {
+	if r.hole.size > 0 {
+		return r.hole.before
+	}
+	return r.buf[max(0, r.next-checkSize):r.next]
+}
+
 // position is the place after the last delivered line; zero while there is no epoch.
-func (r *reader) position() Position { return r.positionAt(r.next) }
+func (r *reader) position() Position {
+	if r.hole.size > 0 {
+		return r.hole.from
+	}
+	return r.positionAt(r.next)
+}
 
 func (r *reader) positionAt(i int) Position {
 	if r.epoch == 0 {
@@ -58,23 +73,24 @@ func (r *reader) seek(offset int64) error {
 		return err
 	}
 	r.epoch, _ = readEpoch(r.file, offset > 0)
-	r.base, r.buf, r.next = offset-int64(len(before)), before, len(before)
+	r.base, r.buf, r.next, r.hole = offset-int64(len(before)), before, len(before), hole{}
 	return nil
 }
 
 // fill reads the next block, but nothing from limit on, and returns how many bytes came. It returns errChanged when what
 // stands before them is not what was read earlier.
 func (r *reader) fill(limit int64) (int, error) {
+	if r.end() > 0 && r.end() < limit {
+		if err := r.beginsAsBefore(); err != nil {
+			return 0, err
+		}
+	}
+	leapt := int(min(r.leap(limit), math.MaxInt32))
 	from := r.end()
 	r.compact()
 	known := min(len(r.buf), checkSize)
 	want := int(min(max(limit-from, 0), blockSize))
 	r.reserve(want)
-	if want > 0 && from > 0 {
-		if err := r.beginsAsBefore(); err != nil {
-			return 0, err
-		}
-	}
 	var before [checkSize]byte
 	copy(before[:], r.buf[len(r.buf)-known:])
 
@@ -94,7 +110,7 @@ func (r *reader) fill(limit int64) (int, error) {
 	if from == 0 && r.epoch != 0 && n > 0 {
 		return n, r.verify()
 	}
-	return n - known, err
+	return n - known + leapt, err
 }
 
 // beginsAsBefore returns errChanged unless the file begins with the bytes that it began with: lines that are alike can hide a
@@ -188,7 +204,16 @@ func (r *reader) cut(dst []Line, final, partial bool) ([]Line, int) {
 	}
 	for len(dst) < cap(dst) {
 		b := r.buf[at:]
-		n, size, cut := cutLine(b, r.maxLine, final)
+		if r.hole.size > 0 || len(b) > 0 && b[0] == 0 {
+			if n, ok := r.atHole(at); ok {
+				if dst, n = r.cutHole(dst, at, n, final, partial); n == 0 {
+					break
+				}
+				at += n
+				continue
+			}
+		}
+		n, size, cut := cutAtHole(b, r.maxLine, final)
 		if size == 0 {
 			break
 		}
@@ -213,7 +238,7 @@ func (r *reader) identify(final bool) bool {
 }
 
 // accept notes that everything before buf[next] is delivered.
-func (r *reader) accept(next int) { r.next = next }
+func (r *reader) accept(next int) { r.next, r.hole = next, hole{} }
 
 // known reports whether enough was read to tell the file from others.
 func (r *reader) known() bool { return r.epoch != 0 || len(r.buf) >= checkSize }
@@ -236,9 +261,7 @@ func (r *reader) matches(file io.ReaderAt) bool {
 			return false
 		}
 	}
-	known := make([]byte, len(r.buf))
-	n, _ := file.ReadAt(known, r.base)
-	return n == len(r.buf) && bytes.Equal(known, r.buf)
+	return imprint{int64(len(r.head)), r.head}.on(file) && imprint{r.end(), r.buf}.on(file) // in a hole all bytes are alike
 }
 
 // pump reads up to limit and hands out what is complete, batch after batch, until there is no more. It returns how many
@@ -265,6 +288,7 @@ func (r *reader) hand(limit int64, end ending, batch []Line, deliver func(lines 
 	for {
 		lines, next := r.cut(batch[:0], end.final && r.end() >= limit, end.partial)
 		if len(lines) == 0 {
+			r.swallow()
 			return nil
 		}
 		if err := deliver(lines, next); err != nil {

@@ -181,6 +181,9 @@ func (p *replay) openSource(e entry, at Position) bool {
 	p.close()
 	right := func(h *handle) bool { return holds(h, at) && p.belongs(h, e) }
 	h, id := p.hist.open(src)
+	if h != nil {
+		h = h.own()
+	}
 	if h != nil && !right(h) {
 		h.release()
 		h = nil
@@ -198,11 +201,11 @@ func (p *replay) openSource(e entry, at Position) bool {
 // belongs tells a file of the entry's generation from others that begin with the same lines. It holds the entry's end; or,
 // as a copy that was taken before the end was written, it is shorter and begins alike.
 func (p *replay) belongs(h *handle, e entry) bool {
-	size, err := h.size()
-	if err != nil || size >= int64(e.to.Offset) {
-		return err == nil && holds(h, e.to)
+	if h.reaches(int64(e.to.Offset)) {
+		return holds(h, e.to)
 	}
-	return p.hist.beginsLike(e.src, h, size)
+	size, err := h.size()
+	return err == nil && p.hist.beginsLike(e.src, h, size)
 }
 
 func (p *replay) use(h *handle, src *source) {
@@ -273,11 +276,11 @@ func (p *replay) backfill() (n int, ok bool, err error) {
 	if joint < 0 {
 		limit = p.older(list, src)
 	}
-	if at > limit || at == limit && (joint < 0 || p.after.Offset > begin.Offset) || at >= 0 && at != joint && p.inHistory(list[at].id) {
+	if at > limit || at == limit && (joint < 0 || p.after.Offset > begin.Offset) || at >= 0 && at != joint && p.inHistory(list[at]) {
 		return 0, false, nil // it is the live stream's, and has yet to be emitted as far as there
 	}
 	for i := max(at, 0); i < limit; i++ {
-		if p.inHistory(list[i].id) {
+		if p.inHistory(list[i]) {
 			continue
 		}
 		if err := p.whole(list[i], i == at, true); err != nil {
@@ -291,7 +294,7 @@ func (p *replay) backfill() (n int, ok bool, err error) {
 // live stream's, even if it has not opened them yet.
 func (p *replay) older(list []sibling, begin *source) int {
 	began := p.hist.identity(begin).ModTime()
-	n := slices.IndexFunc(list, func(s sibling) bool { return p.inHistory(s.id) || !s.id.ModTime().Before(began) })
+	n := slices.IndexFunc(list, func(s sibling) bool { return p.inHistory(s) || !p.writtenBefore(s, began) })
 	if n < 0 {
 		return len(list)
 	}
@@ -339,8 +342,12 @@ func (p *replay) findJoint(list []sibling, src *source, begin Position) (int, *h
 	return i, h
 }
 
-func (p *replay) inHistory(id identity) bool {
-	return slices.ContainsFunc(p.hist.knows(), func(known identity) bool { return p.same(known, id) })
+func (p *replay) inHistory(s sibling) bool {
+	known := p.hist.knows()
+	if p.packedName(s.name) {
+		return slices.ContainsFunc(known, func(id identity) bool { return p.unchanged(id, s.id) }) || p.packedHistory(s)
+	}
+	return slices.ContainsFunc(known, func(id identity) bool { return p.same(id, s.id) })
 }
 
 // upTo delivers what stands in a file before the history begins.
@@ -353,23 +360,36 @@ func (p *replay) upTo(h *handle, begin Position, resume bool) error {
 	if err := p.seekFrom(resume); err != nil {
 		return nil
 	}
-	return onlyHalt(p.read(int64(begin.Offset), ending{final: true}))
+	if err := p.read(int64(begin.Offset), ending{final: true}); err != nil {
+		return onlyHalt(err)
+	}
+	return p.endedInHole()
 }
 
 // whole delivers a file to its end. If it is complete, what follows the last line end is a line.
 func (p *replay) whole(s sibling, resume, complete bool) error {
 	h, err := p.open(s)
 	if err != nil {
-		return p.declare(&Gap{From: p.after, Count: -1, Bytes: s.id.Size(), Reason: "a file can't be read"})
+		size := s.id.Size()
+		if p.packedName(s.name) {
+			size = -1
+		}
+		return p.declare(&Gap{From: p.after, Count: -1, Bytes: size, Reason: "a file can't be read"})
 	}
 	p.use(h, nil)
 	defer p.close()
+	if err = p.seekFrom(resume); err != nil {
+		return nil
+	}
+	if h.packed() {
+		return onlyHalt(p.wholePacked(h))
+	}
 	size, err := h.size()
 	if err == nil {
-		err = p.seekFrom(resume)
-	}
-	if err == nil {
 		err = p.read(size, ending{final: complete})
+	}
+	if err == nil && complete {
+		err = p.endedInHole()
 	}
 	return onlyHalt(err)
 }

@@ -10,20 +10,10 @@ func (r *run) reopen() bool {
 	if !r.started && r.cfg.After != (Position{}) {
 		return r.resumeAfter(r.cfg.After)
 	}
-	var list []sibling
-	faults, found := r.fs.faults.Load(), make([]*handle, len(r.chain))
-	if len(found) > 0 {
-		list = r.steady(r.files)
-	}
-	for i, g := range r.chain {
-		found[i] = r.findAgain(g, list)
-	}
+	faults := r.fs.faults.Load()
+	found := r.findAll()
 	if slices.Contains(found, nil) && r.unsure(faults) {
-		for _, h := range found {
-			if h != nil {
-				h.release()
-			}
-		}
+		releaseAll(found)
 		return false
 	}
 	for i, g := range slices.Clone(r.chain) {
@@ -39,31 +29,70 @@ func (r *run) reopen() bool {
 	return true
 }
 
-// findAgain prefers the same file even if its content has changed: the next look will see that it was truncated. Another
+// findAll finds the files of all generations, as far as they are there: none for two. It begins again where one was renamed or
+// packed meanwhile, and so was not found.
+func (r *run) findAll() []*handle {
+	found := make([]*handle, len(r.chain))
+	for try := 0; len(found) > 0; try++ {
+		list := r.steady(r.files)
+		left := slices.Clone(list)
+		for i, g := range slices.Backward(r.chain) {
+			h := r.findAgain(g, left)
+			if found[i] = h; h != nil {
+				left = slices.DeleteFunc(left, func(s sibling) bool { return r.same(s.id, identity{h.info}) })
+			}
+		}
+		if try == 20 || !slices.Contains(found, nil) || r.alike(list, r.files()) {
+			break
+		}
+		releaseAll(found)
+	}
+	return found
+}
+
+func releaseAll(files []*handle) {
+	for _, h := range files {
+		if h != nil {
+			h.release()
+		}
+	}
+}
+
+// findAgain prefers the same file. What the path names may have other content: the next look will see that it was truncated.
+// Under another name that is another generation, which is looked for among those that were missed, by its time. Another
 // one with the same content is looked for only where there may be more in it: of an old generation that was read to its
 // end nothing can be missing, and a newer one that begins alike must not be taken for it.
 func (r *run) findAgain(g *generation, list []sibling) *handle {
 	done := !g.aged.IsZero() && g.rest() <= 0
 	for _, s := range list {
-		if !r.same(g.src.info, s.id) || done && s.name == r.cfg.Path { // the path's is a new one with the old one's inode
+		if !r.same(g.src.info, s.id) || (g.wasPacked() || r.packedName(s.name)) && !r.unchanged(g.src.info, s.id) ||
+			done && s.name == r.cfg.Path { // it is a new one with the old one's inode
 			continue
 		}
 		h, err := r.open(s)
 		if err != nil {
 			continue
 		}
-		if g.aged.IsZero() || g.reader.matches(h) && g.last.on(h) {
+		live, empty := g.aged.IsZero(), g.last.end == 0 && g.size == 0
+		if live && s.name == r.cfg.Path || !(live && empty) && g.shownBy(h) {
 			return h
 		}
-		h.release() // the file of an old one was removed meanwhile, and a new file has its number
+		h.release() // it was removed meanwhile, and a new file has its number
 	}
 	if done && tellsFiles(g.src.info, list) {
-		return nil
+		list = r.onlyPacked(list) // one that was packed meanwhile may have its last lines
 	}
 	if done && len(list) > 0 && list[len(list)-1].name == r.cfg.Path {
 		list = list[:len(list)-1]
 	}
-	_, h := r.locate(list, identity{}, with(g.reader.position()))
+	right := func(h *handle) bool { return holds(h, g.reader.position()) && (!h.packed() || g.shownBy(h)) }
+	h := r.oldest(list, g.mtime, right)
+	if h == nil {
+		_, h = r.locate(list, identity{}, right)
+	}
+	if h == nil {
+		h = r.findPacked(g, list)
+	}
 	return h
 }
 

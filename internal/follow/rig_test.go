@@ -287,7 +287,7 @@ func (r *rig) restart() {
 
 func (r *rig) lastLine() int {
 	for i, it := range slices.Backward(r.items) {
-		if it.gap == nil {
+		if it.gap == nil && it.pos != (follow.Position{}) {
 			return i
 		}
 	}
@@ -341,6 +341,9 @@ func (r *rig) onEmit(lines []follow.Line) error {
 var gaps sync.Map
 
 func newItem(l follow.Line) item {
+	if isHole(l.Gap) {
+		return item{data: l.Gap.Reason}
+	}
 	if l.Gap != nil { // one that was in a checkpoint is still the same
 		gap, _ := gaps.LoadOrStore(*l.Gap, l.Gap)
 		return item{gap: gap.(*follow.Gap)}
@@ -511,7 +514,7 @@ type diskFile struct {
 func (r *rig) disk() []diskFile {
 	var files []diskFile
 	for _, name := range append(r.f.Siblings(), r.cfg.Path) {
-		b, err := os.ReadFile(name)
+		b, err := readPlain(name)
 		if err != nil {
 			continue
 		}
@@ -529,6 +532,16 @@ func (r *rig) cutFile(name string, b []byte) diskFile {
 		maxLine = 1 << 20
 	}
 	for at := 0; at < len(b); {
+		if n := len(b[at:]) - len(bytes.TrimLeft(b[at:], "\x00")); n >= follow.HoleSize {
+			at += n
+			hole := item{data: fmt.Sprintf("a hole of %d NUL bytes", n)}
+			if bytes.IndexByte(b[at:], '\n') >= 0 || bytes.Contains(b[at:], make([]byte, follow.HoleSize)) {
+				d.items = append(d.items, hole)
+			} else {
+				d.rest = append(d.rest, hole)
+			}
+			continue
+		}
 		n, size, partial := follow.CutLine(b[at:], maxLine, true)
 		it := item{data: string(b[at : at+n]), pos: follow.PositionIn(file, int64(at+size)), partial: partial}
 		at += size

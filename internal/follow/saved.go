@@ -52,7 +52,8 @@ type savedFile struct {
 	Dev   uint64 `json:"dev,omitempty"`
 	Ino   uint64 `json:"ino,omitempty"`
 	Size  int64  `json:"size"`
-	Mtime int64  `json:"mtime"` // times are in ns since 1970
+	Mtime int64  `json:"mtime"`          // times are in ns since 1970
+	Born  int64  `json:"born,omitempty"` // where the file system tells
 }
 
 type savedSource struct {
@@ -60,6 +61,7 @@ type savedSource struct {
 	Head      []byte    `json:"head,omitzero"` // its first bytes
 	Landmarks []place   `json:"landmarks,omitempty"`
 	Spacing   uint64    `json:"spacing,omitempty"`
+	Hole      uint64    `json:"hole,omitempty"` // the size of the one that it begins with
 }
 
 type savedGeneration struct {
@@ -296,16 +298,17 @@ func saveGeneration(g *generation, src int) savedGeneration {
 	r, read, size := &g.reader, g.last, g.size
 	if g.h != nil {
 		read = r.imprint()
-		if now, err := g.h.size(); err == nil { // what a look has not seen to its end may be more than it says
-			size = max(size, now)
+		if !g.h.packed() { // what a look has not seen to its end may be more than it says
+			if now, err := g.h.size(); err == nil {
+				size = max(size, now)
+			}
 		}
 	}
-	known := min(r.next, checkSize)
 	if read.end < r.offset() { // it is in no file, and has been in none since
-		read = imprint{r.offset(), r.buf[r.next-known : r.next]}
+		read = imprint{r.offset(), r.buf[max(0, r.next-checkSize):r.next]}
 	}
 	return savedGeneration{
-		Source: src, At: place(r.position()), Before: bytes.Clone(r.buf[r.next-known : r.next]), Head: bytes.Clone(r.head),
+		Source: src, At: place(r.position()), Before: bytes.Clone(r.before()), Head: bytes.Clone(r.head),
 		Read: savedRead{read.end, read.bytes}, Size: size, Grew: nanos(g.grew), Mtime: nanos(g.mtime), Born: nanos(g.born), Aged: nanos(g.aged),
 		Sealed: g.sealed, Cut: g.cut, Gap: g.gap,
 	}
@@ -432,7 +435,7 @@ func (h *history) restore(s *saved) []*source {
 	defer h.mu.Unlock()
 	defer h.broadcast()
 	for _, ss := range s.sources {
-		src := &source{info: ss.File.identity(), head: ss.Head, spacing: ss.Spacing}
+		src := &source{info: ss.File.identity(), head: ss.Head, spacing: ss.Spacing, hole: ss.Hole}
 		for _, at := range ss.Landmarks {
 			src.landmarks = append(src.landmarks, Position(at))
 		}
@@ -453,7 +456,7 @@ func (h *history) restore(s *saved) []*source {
 
 // saveSource keeps the first landmark and the last few: a copy that lacks the end lacks little.
 func saveSource(src *source) savedSource {
-	s := savedSource{File: saveFile(src.info), Head: bytes.Clone(src.head), Spacing: src.spacing}
+	s := savedSource{File: saveFile(src.info), Head: bytes.Clone(src.head), Spacing: src.spacing, Hole: src.hole}
 	for i, at := range src.landmarks {
 		if i == 0 || i >= len(src.landmarks)-4 {
 			s.Landmarks = append(s.Landmarks, place(at))
@@ -464,7 +467,7 @@ func saveSource(src *source) savedSource {
 
 func saveFile(id identity) savedFile {
 	key := keyOf(id.FileInfo)
-	return savedFile{Dev: key.dev, Ino: key.ino, Size: id.Size(), Mtime: id.ModTime().UnixNano()}
+	return savedFile{Dev: key.dev, Ino: key.ino, Size: id.Size(), Mtime: id.ModTime().UnixNano(), Born: bornNanos(id.FileInfo)}
 }
 
 func (s savedFile) identity() identity {
@@ -509,7 +512,16 @@ func keyOf(info os.FileInfo) fileKey {
 func sameSaved(a, b identity) bool {
 	_, ok := a.FileInfo.(*savedInfo)
 	_, ok2 := b.FileInfo.(*savedInfo)
-	return (ok || ok2) && keyOf(a.FileInfo) != fileKey{} && keyOf(a.FileInfo) == keyOf(b.FileInfo)
+	born, born2 := bornNanos(a.FileInfo), bornNanos(b.FileInfo)
+	return (ok || ok2) && keyOf(a.FileInfo) != fileKey{} && keyOf(a.FileInfo) == keyOf(b.FileInfo) &&
+		(born == born2 || born == 0 || born2 == 0)
+}
+
+func bornNanos(info os.FileInfo) int64 {
+	if i, ok := info.(*savedInfo); ok {
+		return i.s.Born
+	}
+	return nanos(birthOf(info))
 }
 
 // tellsFiles reports whether a file could be told by its identity among those in list: not if it is from a checkpoint, and the

@@ -134,6 +134,10 @@ var verbs = map[string]struct {
 	"remove":    {1, func(r *rig, a []string) error { r.remove(a[0]); return nil }},
 	"mkdir":     {1, func(r *rig, a []string) error { return os.MkdirAll(r.path(a[0]), 0o755) }},
 	"rename":    {2, func(r *rig, a []string) error { r.rename(a[0], a[1]); return nil }},
+	"hole":      {2, (*rig).hole},
+	"gzip":      {1, func(r *rig, a []string) error { r.gzip(a[0], 1, false); return nil }},
+	"gzipping":  {2, (*rig).gzipping},
+	"spoil":     {2, (*rig).spoil},
 	"copy":      {2, func(r *rig, a []string) error { r.copy(a[0], a[1]); return nil }},
 	"symlink":   {2, func(r *rig, a []string) error { return os.Symlink(r.path(a[0]), r.path(a[1])) }},
 	"hold":      {2, func(r *rig, a []string) error { r.hold(a[1], a[0]); return nil }},
@@ -285,6 +289,8 @@ func texts(lines []follow.Line) []string {
 	out := make([]string, 0, len(lines))
 	for _, l := range lines {
 		switch {
+		case isHole(l.Gap):
+			out = append(out, fmt.Sprintf("HOLE %d", l.Gap.Bytes))
 		case l.Gap != nil && l.Gap.Possible:
 			out = append(out, fmt.Sprintf("GAP possible, %d bytes", l.Gap.Bytes))
 		case l.Gap != nil:

@@ -30,6 +30,15 @@ func (f *Follower) unchanged(a, b identity) bool {
 type sibling struct {
 	name string
 	id   identity
+	time time.Time // when its content was last written; of a packed file that may be older than the file
+}
+
+// written is when its content was last written.
+func (s sibling) written() time.Time {
+	if s.time.IsZero() {
+		return s.id.ModTime()
+	}
+	return s.time
 }
 
 // siblings lists the rotated files, oldest first.
@@ -37,18 +46,22 @@ func (f *Follower) siblings() []sibling {
 	var list []sibling
 	for _, name := range f.siblingNames() {
 		info, err := f.fs.Stat(name)
-		if err == nil && regular(info) == nil && !compressed(name) {
-			list = append(list, sibling{name, identity{info}})
+		if err == nil && regular(info) == nil && !unreadable(name) {
+			list = append(list, sibling{name: name, id: identity{info}})
 		}
 	}
+	list = f.withoutHalfPacked(list)
+	f.datePacked(list)
 	slices.SortStableFunc(list, byAge)
 	return list
 }
 
-// compressed files are not read yet: a reader that unpacks would be chosen here and in Follower.open.
-func compressed(name string) bool {
-	return slices.Contains([]string{".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".Z"}, filepath.Ext(name))
+// unreadable are the files of compressors other than gzip.
+func unreadable(name string) bool {
+	return slices.Contains([]string{".bz2", ".xz", ".zst", ".lz4", ".zip", ".Z"}, filepath.Ext(name))
 }
+
+func compressed(name string) bool { return strings.HasSuffix(name, gzipExt) || unreadable(name) }
 
 // siblingNames follows symbolic links: what a link's target becomes lies beside the target.
 func (f *Follower) siblingNames() []string {
@@ -79,9 +92,10 @@ func (f *Follower) defaultSiblings(path string) []string {
 	return names
 }
 
-// rotatedName knows app.log.1, app.log-20260101, app.log.old, and app-20260101.log. An editor's or a program's app.log.swp
-// and app.log.offset are none.
+// rotatedName knows app.log.1, app.log-20260101, app.log.old, and app-20260101.log, and each of them with .gz. An editor's or a
+// program's app.log.swp and app.log.offset are none.
 func rotatedName(base, name string) bool {
+	name = strings.TrimSuffix(name, gzipExt)
 	if mark, ok := strings.CutPrefix(name, base); ok {
 		return rotationMark(mark)
 	}
@@ -99,12 +113,13 @@ func rotationMark(s string) bool {
 	return strings.Trim(s, "0123456789.-_:+TZ") == "" || slices.Contains([]string{"old", "bak", "prev", "last"}, s)
 }
 
-// byAge orders by modification time. Within one tick of the file system's clock the numbers of logrotate count down, and
-// dates count up.
+// byAge orders by modification time, and within one tick of the file system's clock by name.
 func byAge(a, b sibling) int {
-	if c := a.id.ModTime().Compare(b.id.ModTime()); c != 0 {
-		return c
-	}
+	return cmp.Or(a.written().Compare(b.written()), byName(a, b))
+}
+
+// byName knows that the numbers of logrotate count down, and dates count up.
+func byName(a, b sibling) int {
 	m, errM := rotationNumber(a.name)
 	n, errN := rotationNumber(b.name)
 	if errM == nil && errN == nil {
@@ -114,7 +129,7 @@ func byAge(a, b sibling) int {
 }
 
 func rotationNumber(name string) (int, error) {
-	s := strings.TrimPrefix(filepath.Ext(name), ".")
+	s := strings.TrimPrefix(filepath.Ext(strings.TrimSuffix(name, gzipExt)), ".")
 	if len(s) > 5 {
 		return 0, strconv.ErrRange // a date
 	}
@@ -125,33 +140,28 @@ func rotationNumber(name string) (int, error) {
 func (f *Follower) files() []sibling {
 	list := f.siblings()
 	if info, err := f.fs.Stat(f.cfg.Path); err == nil && regular(info) == nil {
-		list = append(list, sibling{f.cfg.Path, identity{info}})
+		list = append(list, sibling{name: f.cfg.Path, id: identity{info}})
 	}
 	return list
 }
 
 // open opens a sibling. Its name may mean another file by now: then it is looked for under the others.
 func (f *Follower) open(s sibling) (*handle, error) {
-	h, err := openHandle(f.fs, s.name)
-	if err == nil && f.same(identity{h.info}, s.id) {
-		return h, nil
-	}
+	h, err := f.openSame(s.name, s)
 	if err == nil {
-		h.release()
-		err = os.ErrNotExist
+		return h, nil
 	}
 	for range 20 { // it may be renamed once more between finding and opening it
 		list := append(f.steadySiblings(), sibling{name: f.cfg.Path})
-		i := slices.IndexFunc(list, func(other sibling) bool { return f.same(other.id, s.id) })
+		i := slices.IndexFunc(list, func(other sibling) bool { return f.means(other.name, other.id, s.id) })
 		if i < 0 {
+			if h := f.openPacked(s, list); h != nil {
+				return h, nil
+			}
 			i = len(list) - 1
 		}
-		h, err := openHandle(f.fs, list[i].name)
-		if err == nil && f.same(identity{h.info}, s.id) {
+		if h, err := f.openSame(list[i].name, s); err == nil {
 			return h, nil
-		}
-		if err == nil {
-			h.release()
 		}
 		if list[i].name == f.cfg.Path {
 			break // it is nowhere
@@ -174,6 +184,20 @@ func (f *Follower) locate(list []sibling, id identity, right func(*handle) bool)
 		}
 	}
 	return -1, nil
+}
+
+// oldest opens the oldest file with the right content that was written to since then. Of generations that begin alike, which are
+// not told apart by what was read of the first, the others come after it, and none of them is lost.
+func (f *Follower) oldest(list []sibling, since time.Time, right func(*handle) bool) *handle {
+	for _, s := range list {
+		if f.writtenBefore(s, since) {
+			continue
+		}
+		if h := f.openIf(s, right); h != nil {
+			return h
+		}
+	}
+	return nil
 }
 
 // with is for locate: the file that a position is in.
@@ -214,7 +238,8 @@ func (f *Follower) remember(m mark) {
 func (f *Follower) rememberAll(list []sibling) {
 	for _, s := range list {
 		m := mark{id: s.id}
-		if h, err := f.open(s); err == nil {
+		if f.packedName(s.name) { // by another name it is known by its identity, and to unpack it costs too much
+		} else if h, err := f.open(s); err == nil {
 			m.pos = positionIn(h, s.id.Size())
 			h.release()
 		}
@@ -255,25 +280,25 @@ func (f *Follower) missed(since, until time.Time, live, pivot identity) (before,
 		return nil, nil // another scan will tell
 	}
 	for _, s := range list {
-		if f.same(s.id, live) || !until.IsZero() && s.id.ModTime().After(until) {
+		if f.same(s.id, live) || !until.IsZero() && s.written().After(until) {
 			break
 		}
 		if f.same(s.id, pivot) {
 			before, found = found, nil
 			continue
 		}
-		if s.id.ModTime().Before(since) || f.isOpen(s.id) || f.untouched(s.id) {
+		if f.writtenBefore(s, since) || f.isOpen(s.id) || f.untouched(s.id) || f.knownCopy(s.id) {
 			continue
 		}
 		h, err := f.open(s)
 		if err != nil {
 			continue
 		}
-		if h.info.Size() == 0 { // a copy of nothing, or one in the making: then it will have changed
+		if h.info.Size() == 0 { // (a packed file never is) a copy of nothing, or one in the making: then it will have changed
 			f.remember(mark{id: identity{h.info}})
 			f.blank = h.info.ModTime()
 		}
-		if faults := f.fs.faults.Load(); f.familiar(h) || f.isCopy(h) || f.fs.faults.Load() != faults {
+		if faults := f.fs.faults.Load(); f.isCopy(h) || f.familiar(h) || f.fs.faults.Load() != faults {
 			h.release()
 			continue
 		}
@@ -285,31 +310,52 @@ func (f *Follower) missed(since, until time.Time, live, pivot identity) (before,
 // isCopy reports whether h holds the content of a generation that is being read, or the beginning of it: a copy that was
 // made, or is being made, before a truncation that has not been seen yet. An empty file is the beginning of anything.
 func (f *Follower) isCopy(h *handle) bool {
+	if h.packed() {
+		return f.isPackedCopy(h)
+	}
 	size, err := h.size()
 	if err != nil {
 		return false
 	}
-	return size == 0 || slices.ContainsFunc(f.chain, func(g *generation) bool {
-		switch {
-		case g.h == nil:
-			return false
-		case size >= g.reader.end() && g.reader.known() && g.reader.matches(h), begins(g.h, h, size), g.reader.beginsWith(h, size):
+	return size == 0 || slices.ContainsFunc(f.chain, func(g *generation) bool { return g.h != nil && f.copyOf(g, h, size) })
+}
+
+// copyOf is isCopy for one generation.
+func (f *Follower) copyOf(g *generation, h *handle, size int64) bool {
+	if g.intact() {
+		if begins(g.h, h, size) {
 			return true
 		}
-		return size < g.reader.end() && f.hist.beginsLike(g.src, h, size) // it may have been truncated by now
-	})
+		if g.intact() { // and was so in between
+			return false
+		}
+	}
+	if size >= g.reader.end() && g.reader.known() && g.reader.matches(h) || begins(g.h, h, size) || g.reader.beginsWith(h, size) {
+		return true
+	}
+	return size < g.reader.end() && f.hist.beginsLike(g.src, h, size) // it may have been truncated by now
+}
+
+// intact reports whether the generation's file still has what was read of it: then a copy has nothing else.
+func (g *generation) intact() bool {
+	if g.h.packed() {
+		return true
+	}
+	size, err := g.h.size()
+	return err == nil && size >= g.reader.end() && g.reader.matches(g.h)
 }
 
 // begins reports whether the first size bytes of a file and of another are the same, as far as their heads and the last
 // bytes before size tell.
 func begins(a, b io.ReaderAt, size int64) bool {
-	if size >= headSize {
-		return holds(a, positionIn(b, size))
-	}
 	var heads [2][headSize]byte
-	m, _ := a.ReadAt(heads[0][:size], 0)
-	n, _ := b.ReadAt(heads[1][:size], 0)
-	return m == n && int64(n) == size && heads[0] == heads[1]
+	want := min(size, headSize)
+	m, _ := a.ReadAt(heads[0][:want], 0)
+	n, _ := b.ReadAt(heads[1][:want], 0)
+	if m != n || int64(n) != want || heads[0] != heads[1] {
+		return false
+	}
+	return size < headSize || holds(a, positionIn(b, size))
 }
 
 func (f *Follower) isOpen(id identity) bool { return f.chainIndex(id) >= 0 }
@@ -321,6 +367,9 @@ func (f *Follower) untouched(id identity) bool {
 // familiar compares content. The same content under another identity is a copy where the original was truncated, and
 // otherwise a generation that happens to look the same.
 func (f *Follower) familiar(h *handle) bool {
+	if h.packed() {
+		return f.familiarPacked(h)
+	}
 	id := identity{h.info}
 	for _, m := range f.marks {
 		if (m.truncated || f.same(m.id, id)) && f.isOf(h, m) {
@@ -332,8 +381,10 @@ func (f *Follower) familiar(h *handle) bool {
 
 // isOf reports whether h holds the marked generation, or as much of it as was copied before its last lines were written.
 func (f *Follower) isOf(h *handle, m mark) bool {
-	if size, err := h.size(); err == nil && m.src != nil && size < int64(m.pos.Offset) {
-		return f.hist.beginsLike(m.src, h, size)
+	if m.src != nil && !h.reaches(int64(m.pos.Offset)) {
+		if size, err := h.size(); err == nil {
+			return f.hist.beginsLike(m.src, h, size)
+		}
 	}
 	return m.pos.Offset > 0 && holds(h, m.pos)
 }

@@ -16,9 +16,10 @@ func (s Start) offset(h *handle, size int64) (int64, error) {
 }
 
 // lineStart goes back from size to the first byte after the newline that n more newlines follow. What comes after the last
-// newline is the beginning of a line and counts for nothing.
+// newline is the beginning of a line and counts for nothing. It does not go back through a large hole, but begins after it.
 func lineStart(file file, size int64, n int) (int64, error) {
 	buf := make([]byte, min(size, 64<<10))
+	end := size
 	for size > 0 {
 		b := buf[:min(int64(len(buf)), size)]
 		size -= int64(len(b))
@@ -30,6 +31,9 @@ func lineStart(file file, size int64, n int) (int64, error) {
 				return size + int64(i) + 1, nil
 			}
 			n--
+		}
+		if len(b) >= holeSize && nulRun(b) == len(b) {
+			return afterHole(file, size+int64(len(b)), end)
 		}
 	}
 	return 0, nil

@@ -36,8 +36,10 @@ func (r *run) truncated(g *generation) (moved bool, err error) {
 	gap := truncationGap(g, copied, unread)
 	i := slices.Index(r.chain, g)
 	until := time.Time{}
-	if r.present && g == r.live() {
-		until = r.written
+	if g == r.live() {
+		if until = r.written; !r.present { // it was renamed, or removed, and what was written after that is younger
+			until = r.latest(g).ModTime()
+		}
 	}
 	file, aged, since := g.h, g.aged, g.mtime
 	file.retain()
@@ -77,7 +79,7 @@ func (r *run) precede(g *generation) bool {
 	}
 	_, files := r.missed(r.since, time.Time{}, g.id(), identity{})
 	files = slices.DeleteFunc(files, func(h *handle) bool {
-		later := h.info.ModTime().After(g.mtime) && h.info.ModTime().After(g.filled)
+		later := h.written().After(g.mtime) && h.written().After(g.filled)
 		if later {
 			h.release()
 		}
@@ -109,8 +111,8 @@ func truncationGap(g *generation, copied *handle, unread bool) *Gap {
 	case copied == nil:
 		return &Gap{From: g.reader.position(), Count: -1, Bytes: -1, Possible: !unread,
 			Reason: "the file was truncated"}
-	case time.Since(g.grew) < quietTime || copied.info.Size() > g.reader.end():
-		return copyGap(g.reader.position(), copied.info.Size() >= g.size)
+	case time.Since(g.grew) < quietTime || copied.had(g.reader.end()+1):
+		return copyGap(g.reader.position(), copied.had(g.size))
 	}
 	return nil
 }
@@ -121,20 +123,11 @@ func copyGap(from Position, possible bool) *Gap {
 		Reason: "the file was truncated; lines may have been written after it was copied"}
 }
 
-// findCopy opens the newest sibling that holds what the generation remembers and at least as much as was read of it.
+// findCopy opens the oldest sibling that holds what the generation remembers and at least as much as was read of it, and that was
+// made since.
 func (r *run) findCopy(g *generation) *handle {
-	for _, s := range slices.Backward(r.steadySiblings()) {
-		if s.id.Size() < g.reader.end() || r.isOpen(s.id) || r.untouched(s.id) {
-			continue
-		}
-		h, err := r.open(s)
-		if err != nil {
-			continue
-		}
-		if g.reader.matches(h) {
-			return h
-		}
-		h.release()
-	}
-	return nil
+	list := slices.DeleteFunc(r.steadySiblings(), func(s sibling) bool {
+		return s.id.Size() < g.reader.end() && !r.packedName(s.name) || r.isOpen(s.id) || r.untouched(s.id)
+	})
+	return r.oldest(list, g.mtime, func(h *handle) bool { return g.reader.matches(h) })
 }

@@ -64,6 +64,14 @@ func (f *waryFile) ReadAt(b []byte, at int64) (int, error) {
 	return n, f.w.note(err)
 }
 
+// Seek is for what else a file may tell of itself, such as its holes.
+func (f *waryFile) Seek(offset int64, whence int) (int64, error) {
+	if s, ok := f.file.(io.Seeker); ok {
+		return s.Seek(offset, whence)
+	}
+	return 0, errors.ErrUnsupported
+}
+
 func (f *waryFile) Stat() (os.FileInfo, error) {
 	info, err := f.file.Stat()
 	return info, f.w.note(err)

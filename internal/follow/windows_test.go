@@ -23,7 +23,7 @@ import (
 // FOLLOW_ALL=1 goes on after many have failed.
 func TestRaceWindows(t *testing.T) {
 	stride := 101
-	if testing.Short() {
+	if testing.Short() || raced {
 		stride = 499
 	}
 	if v, err := strconv.Atoi(os.Getenv("FOLLOW_WINDOWS")); err == nil {
@@ -349,6 +349,8 @@ var actions = map[string]func(s *stage){
 	"rename, then delete":        func(s *stage) { s.rotate(); s.removeRotated(); s.write(1) },
 	"copy, truncate and rename":  func(s *stage) { s.copyTruncate(); s.write(2); s.rotate(); s.write(1) },
 	"rename, copy and truncate":  func(s *stage) { s.rotate(); s.write(2); s.copyTruncate(); s.write(1) },
+	"rename and compress":        func(s *stage) { s.rotate(); s.compress(); s.write(1) },
+	"two rotations, compressed":  func(s *stage) { s.rotate(); s.write(2); s.rotate(); s.compress(); s.write(1) },
 	"rename, and truncate it":    func(s *stage) { s.rotate(); s.write(2); s.truncate(); s.write(1) },
 	"replace with an equal size": func(s *stage) { s.equalSize() },
 }
@@ -466,9 +468,22 @@ func (s *stage) rename() {
 
 func (s *stage) shift() {
 	for n := 8; n > 0; n-- {
-		from := fmt.Sprint("app.log.", n)
-		if _, err := os.Stat(s.r.path(from)); err == nil {
-			s.r.rename(from, fmt.Sprint("app.log.", n+1))
+		for _, ext := range []string{"", ".gz"} {
+			from := fmt.Sprint("app.log.", n, ext)
+			if _, err := os.Stat(s.r.path(from)); err == nil {
+				s.r.rename(from, fmt.Sprint("app.log.", n+1, ext))
+			}
+		}
+	}
+}
+
+// compress packs what was rotated. Its writer has ended.
+func (s *stage) compress() {
+	for n := 8; n > 0; n-- {
+		name := fmt.Sprint("app.log.", n)
+		if _, err := os.Stat(s.r.path(name)); err == nil {
+			s.note("gzip %s", name)
+			s.r.gzip(name, 1, false)
 		}
 	}
 }

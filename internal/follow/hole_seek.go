@@ -1,0 +1,9 @@
+//go:build linux || freebsd
+
+package follow
+
+// What lseek takes to find data and holes.
+const (
+	seekData = 3
+	seekHole = 4
+)

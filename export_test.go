@@ -60,5 +60,8 @@ func (h *Hub) TopicNames() []string {
 	return slices.Sorted(maps.Keys(h.topics))
 }
 
+// Tidy is what the hub does every 10 s.
+func (h *Hub) Tidy() { h.housekeep() }
+
 // MemoryUsed is what the hub's budget accounts for.
 func (h *Hub) MemoryUsed() int64 { return h.budget.Used() }

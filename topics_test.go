@@ -136,6 +136,34 @@ func TestTopicsComeAndGoWhileOthersPublish(t *testing.T) {
 	}
 }
 
+// A topic's first message is not lost though the hub tidies up before it is appended.
+func TestTidyingLosesNoMessage(t *testing.T) {
+	hub := tailcast.New()
+	defer hub.Close()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				hub.Tidy()
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	for i := range soak(1000) {
+		topic := fmt.Sprint(i)
+		if err := hub.Publish(t.Context(), tailcast.Message{Topic: topic}); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := hub.Head(topic); !ok {
+			t.Fatalf("the message in topic %s is lost", topic)
+		}
+	}
+}
+
 func TestNamesOfTopicsAreChecked(t *testing.T) {
 	conns := make(chan *tailcast.Conn, 1)
 	hub := tailcast.New(tailcast.WithOnConnect(func(c *tailcast.Conn) error { conns <- c; return nil }))

@@ -58,7 +58,8 @@ func badRequests(head tailcast.Position) []badRequest {
 		{"since: NUL", query("since", "1a.5\x00"), nil, 400, `since: position "1a.5\x00" has "\x00" at byte 5 of its offset, want 0-9 or a-z.`},
 		{"since: CR LF", query("since", "1a.5\r\nX-"+mark+": 1"), nil, 400, `since: position "1a.5\r\nX-kQ7zX: 1" has "\r" at byte 5 of its offset, want 0-9 or a-z.`},
 		{"since: not UTF-8", query("since", "\xff\xfe"), nil, 400, `since: position "\xff\xfe" begins with "\xff" at byte 1, want latest, earliest, or the version character 1.`},
-		{"since: 64 KiB", query("since", long), nil, 400, `since: the joined positions "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… are 65536 bytes long, more than the 32768 allowed.`},
+		{"since: 64 KiB", query("since", long), nil, 400, `since: position "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… is 65536 bytes long, more than the 36 that any can have.`},
+		{"since: 256 KiB", query("since", strings.Repeat(long, 4)), nil, 400, `since: the joined positions "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… are 262144 bytes long, more than the 131072 allowed.`},
 		{"since: 1 KiB", query("since", "1"+long[:1<<10]), nil, 400, `since: position "1xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… is 1025 bytes long, more than the 36 that any can have.`},
 		{"since: a topic without a position", query("since", "app="), nil, 400, `since: entry 1 of the joined positions: position is empty.`},
 		{"since: a topic twice", query("since", "app=1a.1,app=1a.2"), nil, 400, `since: entry 2 of the joined positions: topic "app" comes a second time.`},
@@ -82,7 +83,7 @@ func badRequests(head tailcast.Position) []badRequest {
 		{"since: too old, NDJSON", query("since", at(head.Epoch, 1, 0)), []string{ndjson}, 200, `{"event":"gap","topic":"","from":"` + at(head.Epoch, 1, 0) + `","to":"` + at(head.Epoch, 2, 0) + `","count":1,"bytes":-1,"reason":"no longer kept in memory"}`},
 		// Last-Event-ID
 		{"Last-Event-ID: nonsense", "", []string{sse, "Last-Event-ID: " + mark}, 400, `Last-Event-ID: position "kQ7zX" begins with "k" at byte 1, want latest, earliest, or the version character 1.`},
-		{"Last-Event-ID: 64 KiB", "", []string{sse, "Last-Event-ID: " + long}, 400, `Last-Event-ID: the joined positions "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… are 65536 bytes long, more than the 32768 allowed.`},
+		{"Last-Event-ID: 64 KiB", "", []string{sse, "Last-Event-ID: " + long}, 400, `Last-Event-ID: position "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… is 65536 bytes long, more than the 36 that any can have.`},
 		{"Last-Event-ID: of another epoch", "", []string{"Last-Event-ID: " + at(7, 7, 7)}, 200, gap + "unknown amount lost: the position is no longer known here"},
 		{"Last-Event-ID: bad, since good", "?since=earliest", []string{"Last-Event-ID: " + mark}, 400, "Last-Event-ID: position …"},
 		{"Last-Event-ID: high bytes", "", []string{"Last-Event-ID: \x80\xff"}, 400, `Last-Event-ID: position "\x80\xff" begins with "\x80" at byte 1, want latest, earliest, or the version character 1.`},

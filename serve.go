@@ -318,11 +318,13 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	o.Hello = c.hello
 	o.Rewrite = c.several.Load() && c.format.marks()
 	o.Failed = func(err error) { c.end(writeCause(err)) }
+	o.Hold = true
 	c.fan = h.pool.Add(o)
 	if !h.add(c) {
 		c.fan.Cancel()
 		return false
 	}
+	defer c.fan.Release()
 	c.expire()
 	c.fan.Wake() // says hello
 	for _, f := range h.cfg.onConnect {
@@ -331,16 +333,37 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 			return true
 		}
 	}
-	for _, t := range req.topics {
-		// It may be there already, by a hook, or the connection may be ending. But hooks may have left it no room.
-		if err := c.subscribe(t, req.start[t]); errors.Is(err, ErrTooManyTopics) {
-			c.end(fmt.Errorf("tailcast: topic %q: %w", t, err))
-			return true
-		}
+	if err := c.begin(req); err != nil {
+		c.end(err)
+		return true
 	}
 	c.fan.Beat() // tells a client where it stands
 	c.told.Store(true)
 	return true
+}
+
+// begin subscribes to the topics of the request. Each id of an event stream holds all places, so every topic stands at its own
+// before the first thing is sent, a gap for one.
+func (c *Conn) begin(req *request) error {
+	subs := make([]*subscription, len(req.topics))
+	for i, t := range req.topics {
+		// It may be there already, by a hook, or the connection may be ending. But hooks may have left it no room.
+		s, err := c.join(t)
+		if errors.Is(err, ErrTooManyTopics) {
+			return fmt.Errorf("tailcast: topic %q: %w", t, err)
+		}
+		if subs[i] = s; s != nil {
+			s.fan.Stand(stream.Position(req.start[t].since), false)
+		}
+	}
+	for _, resumes := range []bool{false, true} { // a resume may send something; the others now come to know where they are
+		for i, t := range req.topics {
+			if from := req.start[t]; subs[i] != nil && (from.since != Position{}) == resumes {
+				subs[i].place(from)
+			}
+		}
+	}
+	return nil
 }
 
 // tooLate says goodbye to a client whose connection has opened while the hub began to close.

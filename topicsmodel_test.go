@@ -257,3 +257,31 @@ func (v *topicsViewer) gap(topic string, count int64, gap string) {
 	}
 	v.next[topic] += int(count)
 }
+
+// Each id of an event stream has all topics, from the first one on: with another the client would come back without a place in
+// some, and miss what comes there meanwhile.
+func TestEachIdHasAllTopics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithRetention(tailcast.Retention{Messages: 50}))
+		var query, id []string
+		for _, topic := range []string{"a", "b", "c", "d"} {
+			s.tell(topic, numbered(1, 100)...)
+			head, _ := s.hub.Head(topic)
+			head.Offset -= uint64(10 + 20*len(id)) // some are no longer there
+			query, id = append(query, "topic="+topic), append(id, topic+"="+head.String())
+		}
+		for range soak(200) {
+			r := s.sse("?"+strings.Join(query, "&"), "Last-Event-ID: "+strings.Join(id, ","))
+			for range 50 {
+				e, err := r.event()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := strings.Count(r.id, "="); n != len(query) {
+					t.Fatalf("%+v has %d positions", e, n)
+				}
+			}
+			r.nc.Close()
+		}
+	})
+}

@@ -46,6 +46,7 @@ type Options struct {
 	Handler  Handler
 	Rewrite  bool   // messages are copied through Handler.Rewrite
 	Hello    []byte // goes before anything else, with the first thing that is sent
+	Hold     bool   // nothing is sent of subscriptions before Release
 	// LastRead returns when the peer was last heard of, in nanoseconds since 1970. It makes the pool send pings.
 	LastRead func() int64
 	Beats    bool                                 // with LastRead: it gets heartbeats too. Without it, they are what there is
@@ -62,6 +63,7 @@ type Conn struct {
 
 	state    atomic.Uint32 // of the turn: see claim
 	wakeup   chan struct{} // Resident only
+	released chan struct{} // closed when subscriptions may send
 	urgent   atomic.Bool   // something below mu waits to be taken
 	draining atomic.Bool   // ending was set to drain
 
@@ -114,7 +116,10 @@ const (
 func (p *Pool) Add(o Options) *Conn {
 	p.start()
 	i := int(p.next.Add(1) % uint32(len(p.workers)))
-	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{})}
+	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{}), released: make(chan struct{})}
+	if !o.Hold {
+		close(c.released)
+	}
 	if len(o.Hello) > 0 {
 		c.private, c.Hello = o.Hello, nil
 		p.cfg.Budget.Use(int64(cap(c.private)))
@@ -231,6 +236,22 @@ func (c *Conn) Beat() { c.ask(func() { c.quiet = true }) }
 
 // CopyMessages sends messages through Handler.Rewrite from now on.
 func (c *Conn) CopyMessages() { c.request(op{kind: opCopy}) }
+
+// Release lets the subscriptions of a connection send that was added with Hold. It is called once. What was asked of them until
+// then is carried out first, so that whoever asks during the first message sees them all in their places.
+func (c *Conn) Release() {
+	close(c.released)
+	c.ask(func() {})
+}
+
+func (c *Conn) held() bool {
+	select {
+	case <-c.released:
+		return false
+	default:
+		return true
+	}
+}
 
 // Subs returns the subscriptions. Only a Handler may ask, while its caller has the turn.
 func (c *Conn) Subs() []*Sub { return c.subs }
@@ -457,7 +478,7 @@ func (c *Conn) run(wait bool) status {
 			return blocked
 		}
 		if n == 0 && c.off == len(c.out) && !c.urgent.Load() {
-			if draining {
+			if draining && !c.held() {
 				c.tellDrained()
 			}
 			return idle
@@ -529,13 +550,13 @@ func (c *Conn) pick() (o op, again bool) {
 		c.private, c.queued = nil, 0
 	case c.refused > 0:
 		c.out = c.declare(c.out)
-	case len(c.ops) > 0:
+	case len(c.ops) > 0 && !c.held():
 		o = c.ops[0]
 		c.ops[0] = op{}
 		if c.ops = c.ops[1:]; len(c.ops) == 0 {
 			c.ops = nil
 		}
-	case c.quiet && c.ending == open: // behind ops: it tells where the subscriptions stand
+	case c.quiet && c.ending == open && !c.held(): // behind ops: it tells where the subscriptions stand
 		c.quiet = false
 		c.out = c.Handler.Quiet(c.out)
 	case c.ending == finish:

@@ -64,6 +64,13 @@ func (s *Sub) TellPlace() { s.conn.request(op{sub: s, kind: opPlace}) }
 // Feed queues messages that do not come from the log, and waits while a turn's worth of them is queued. They belong to the
 // connection from then on.
 func (s *Sub) Feed(ctx context.Context, chunk stream.Chunk) error {
+	select { // what was asked before Release goes first
+	case <-s.conn.released:
+	case <-s.conn.done:
+		return s.conn.ended()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for !s.offer(chunk, turnBytes) {
 		select {
 		case <-s.free:

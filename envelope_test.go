@@ -373,6 +373,7 @@ func TestHeartbeatsKeepNobodyAlive(t *testing.T) {
 func TestByeComesBeforeTheEnd(t *testing.T) {
 	both(t, func(t *testing.T, s *site, open func(string) *objects) {
 		r := open("")
+		synctest.Wait()
 		s.publish("last")
 		go s.hub.Shutdown(context.Background())
 		r.expect(": last", "bye 1001 the server is shutting down")

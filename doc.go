@@ -5,7 +5,7 @@
 //	mux.Handle("GET /logs", hub)
 //	go func() { errs <- hub.Run(ctx, tailcast.NewTail("/var/log/app.log")) }()
 //
-// One handler serves WebSocket, server-sent events and plain text, as the request asks: see Hub.ServeHTTP.
+// One handler serves WebSocket, server-sent events, lines of JSON and plain text, as the request asks: see Hub.ServeHTTP.
 //
 // # The model
 //
@@ -26,7 +26,8 @@
 //
 // No silent loss. Between two messages that a viewer is sent, every message that the publisher published between them has
 // been sent too, unless a gap is declared at that place. Plainly: either you see it, or you see that you don't. A gap is an
-// "event: gap" in an event stream and a line "# tailcast gap: …" in text. A bare WebSocket shows a Source's gap as that
+// "event: gap" in an event stream, an object {"event":"gap",…} among envelopes (the subprotocol tailcast.v1, and NDJSON),
+// and a line "# tailcast gap: …" in text. A bare WebSocket shows a Source's gap as that
 // line; its own lag, where it cannot be made up for, closes it with 1013 and the number of messages. A line that looks like
 // it may also be a log line: gaps=0 in the query turns the lines off.
 //
@@ -48,9 +49,13 @@
 //	hook          called on                how often                 its error
 //	Authenticate  the request's goroutine  once for each request     refuses it with 401
 //	Authorize     the request's goroutine  once for each topic       refuses the request with 403
+//	              the connection's reader  for each command          answers the command with an error
 //	OnConnect     the request's goroutine  once, before any message  closes the connection with it
 //	AfterRead     the connection's reader  for each data message     closes the connection with it
 //	BeforeClose   a goroutine of its own   exactly once              (it has none)
+//
+// AfterRead sees the commands of a client of tailcast.v1 too, each before it is carried out; if it returns an error the
+// command is not.
 //
 // Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else, but Shutdown only with a
 // context that ends, since it waits for them. The time that AfterRead
@@ -68,7 +73,8 @@
 //	1008  the peer sent more messages than Limits.MessageRate, or an absurd number of fragments
 //	1009  the peer's message is larger than Limits.MessageBytes
 //	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room
-//	1013  a bare WebSocket was too slow: the reason says how many messages it missed
+//	1013  a bare WebSocket was too slow: the reason says how many messages it missed. Or a client of tailcast.v1 does not
+//	      read the answers to its commands: then the cause matches ErrQueueFull
 //	4401  the Identity has expired
 //	else  the *CloseError that the cause holds
 //

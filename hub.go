@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -36,6 +37,7 @@ type Hub struct {
 	mu      sync.Mutex // guards the rest
 	state   hubState
 	topics  map[string]*topic
+	most    int // topics since the map was made: a map keeps the memory of what it had once
 	conns   map[*Conn]struct{}
 	idle    chan struct{} // closed when the hub is closing and the last connection has ended
 	sources []*sourceRun
@@ -155,6 +157,7 @@ func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, er
 		}
 	}
 	for i := range claims {
+		claims[i].topic.claims.Add(1)
 		claims[i].settle(pub)
 		if pub != nil && claims[i].numbered {
 			pub.topics.LoadOrStore(claims[i].topic, nil)
@@ -170,6 +173,7 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 	h.published.Add(int64(len(msgs)))
 	if len(claims) == 1 {
 		claims[0].topic.append(msgs, now)
+		claims[0].topic.claims.Add(-1)
 		return
 	}
 	var part []Message
@@ -181,6 +185,7 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 			}
 		}
 		c.topic.append(part, now)
+		c.topic.claims.Add(-1)
 	}
 }
 
@@ -191,6 +196,7 @@ func (h *Hub) topicLocked(name string) *topic {
 		t = &topic{name: name, fan: h.pool.NewTopic()}
 		t.log = stream.NewLog(stream.Retention(h.cfg.retention), h.budget)
 		h.topics[name] = t
+		h.most = max(h.most, len(h.topics))
 		if h.timer == nil && h.state != hubClosed {
 			h.timer = time.AfterFunc(housekeeping, h.housekeep)
 		}
@@ -216,9 +222,8 @@ func (h *Hub) housekeep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range topics {
-		if t.visitors == 0 && t.empty() {
-			delete(h.topics, t.name)
-			h.budget.Remove(t.log)
+		if t.visitors == 0 && h.topics[t.name] == t && t.empty() {
+			h.forget(t)
 		}
 	}
 	h.timer = nil
@@ -464,10 +469,30 @@ func (h *Hub) visit(name string) *topic {
 	return t
 }
 
+// part takes back a visit. Of a topic that was only looked at nothing remains.
 func (h *Hub) part(t *topic) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.visitors--
+	if t.visitors == 0 && t.untouched() {
+		h.forget(t)
+	}
+}
+
+// shrunk is m in the memory that it needs. (maps.Clone copies the table as it is.)
+func shrunk[K comparable, V any](m map[K]V) map[K]V {
+	small := make(map[K]V, len(m))
+	maps.Copy(small, m)
+	return small
+}
+
+// forget drops a topic that nobody holds; mu is held.
+func (h *Hub) forget(t *topic) {
+	delete(h.topics, t.name)
+	h.budget.Remove(t.log)
+	if h.most > 1000 && len(h.topics) < h.most/4 {
+		h.topics, h.most = shrunk(h.topics), len(h.topics)
+	}
 }
 
 func (h *Hub) count(*Gap) { h.gaps.Add(1) }

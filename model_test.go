@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -49,7 +50,7 @@ type modelRun struct {
 type modelViewer struct {
 	m     *modelRun
 	name  string
-	sse   bool
+	kind  string // "websocket" cannot come back
 	nc    *testnet.Conn
 	next  int    // the number that must come next; 0 = any
 	id    string // the last one seen
@@ -121,7 +122,12 @@ func (m *modelRun) publish(n int) {
 
 func (m *modelRun) step() {
 	if len(m.viewers) < 4 {
-		v := &modelViewer{m: m, name: fmt.Sprint("viewer ", len(m.viewers)), sse: m.tape == nil || m.rng.IntN(3) > 0}
+		kinds := []string{"sse", "tailcast.v1", "ndjson", "websocket"}
+		if m.tape == nil {
+			kinds = kinds[:3] // a lag would close a bare WebSocket
+		}
+		kind := kinds[m.rng.IntN(len(kinds))]
+		v := &modelViewer{m: m, name: fmt.Sprint("viewer ", len(m.viewers), " ", kind), kind: kind}
 		m.viewers = append(m.viewers, v)
 		v.join()
 		return
@@ -135,7 +141,7 @@ func (m *modelRun) step() {
 	case 3:
 		v.nc.Peer().Script(testnet.Take(1+m.rng.IntN(100)), testnet.Block(), testnet.Take(1))
 	case 4:
-		if v.sse {
+		if v.kind != "websocket" {
 			v.leave()
 			v.join()
 		}
@@ -147,20 +153,58 @@ func (m *modelRun) step() {
 func (v *modelViewer) join() {
 	v.nc = v.m.site.dial()
 	v.ended = make(chan struct{})
-	if !v.sse {
-		ws, _, err := testnet.NewWS(v.nc, "hub.example", "/?tail=0", nil)
-		if err != nil {
-			v.m.t.Fatal(err)
-		}
-		go func() { defer close(v.ended); v.readWS(ws) }()
-		return
-	}
-	header := []string{"Accept: text/event-stream"}
+	since := ""
 	if v.id != "" {
-		header = append(header, "Last-Event-ID: "+v.id)
+		since = "?since=" + v.id
 	}
-	r := openStream(v.m.t, v.nc, "/", header...)
-	go func() { defer close(v.ended); v.readSSE(r) }()
+	switch v.kind {
+	case "websocket":
+		ws := v.dial("/?tail=0", nil)
+		go func() { defer close(v.ended); v.readWS(ws) }()
+	case "tailcast.v1":
+		ws := v.dial("/"+since, http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		go func() { defer close(v.ended); v.readObjects(&objects{t: v.m.t, ws: ws, ids: make(map[string]string)}) }()
+	case "ndjson":
+		r := openStream(v.m.t, v.nc, "/"+since, "Accept: application/x-ndjson")
+		go func() { defer close(v.ended); v.readObjects(&objects{t: v.m.t, line: r, ids: make(map[string]string)}) }()
+	case "sse":
+		header := []string{"Accept: text/event-stream"}
+		if v.id != "" {
+			header = append(header, "Last-Event-ID: "+v.id)
+		}
+		r := openStream(v.m.t, v.nc, "/", header...)
+		go func() { defer close(v.ended); v.readSSE(r) }()
+	}
+}
+
+func (v *modelViewer) dial(path string, header http.Header) *testnet.WS {
+	ws, _, err := testnet.NewWS(v.nc, "hub.example", path, header)
+	if err != nil {
+		v.m.t.Fatal(err)
+	}
+	return ws
+}
+
+// readObjects reads until the connection ends. A line or frame that the end has cut is not there.
+func (v *modelViewer) readObjects(r *objects) {
+	for {
+		o, err := r.read()
+		if err != nil {
+			return
+		}
+		if id := r.ids[""]; id != "" {
+			v.id = id
+		}
+		switch o.Event {
+		case "":
+			v.number(o.Data)
+		case "gap":
+			v.lost(o.Count, o.String())
+		case "pos", "bye":
+		default:
+			v.m.fatalf(v, "%v", o)
+		}
+	}
 }
 
 // leave closes the connection after what is on its way has been read or lost: either must do.
@@ -219,14 +263,21 @@ func (v *modelViewer) number(data string) {
 
 func (v *modelViewer) gap(data string) {
 	var gap struct{ Count, Bytes int64 }
-	if err := json.Unmarshal([]byte(data), &gap); err != nil || gap.Count <= 0 {
+	if err := json.Unmarshal([]byte(data), &gap); err != nil {
 		v.m.fatalf(v, "gap %s, %v", data, err)
 		return
 	}
+	v.lost(gap.Count, data)
+}
+
+func (v *modelViewer) lost(count int64, gap string) {
+	if count <= 0 {
+		v.m.fatalf(v, "gap %s", gap)
+	}
 	if v.m.tape != nil {
-		v.m.fatalf(v, "a gap that a replay could have filled: %s", data)
+		v.m.fatalf(v, "a gap that a replay could have filled: %s", gap)
 	}
 	if v.next != 0 {
-		v.next += int(gap.Count)
+		v.next += int(count)
 	}
 }

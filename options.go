@@ -96,8 +96,9 @@ func WithPing(interval, timeout time.Duration) Option {
 	return option(func(c *config) { c.pingInterval, c.pongTimeout = interval, timeout })
 }
 
-// WithHeartbeat sets after how much silence an event stream gets a heartbeat, 15 s by default, 0 = never. Proxies cut
-// streams that are quiet for long, often after 60 s.
+// WithHeartbeat sets after how much silence an event stream, NDJSON, or a WebSocket of envelopes gets a heartbeat, 15 s by
+// default, 0 = never. It tells the client where it stands, to resume from there. Proxies cut streams that are quiet for long,
+// often after 60 s.
 func WithHeartbeat(interval time.Duration) Option {
 	must(interval >= 0, "WithHeartbeat(%v): must not be negative", interval)
 	return option(func(c *config) { c.heartbeat = interval })
@@ -132,10 +133,12 @@ func WithAuthenticate(f func(*http.Request) (Identity, error)) Option {
 
 // WithAuthorize sets the function that decides what clients may do. It is called for each topic that a request asks for, or
 // that its handler serves where it names none, on the request's goroutine, with the request's context; and with it
-// Hub.ServeHTTP serves all topics that it allows, not only the default one. Without it, clients may read what their handler
+// Hub.ServeHTTP serves all topics that it allows, not only the default one. Of a client of tailcast.v1 it is also asked about
+// each command to subscribe or to publish, on the connection's reader, with the connection's context. Without it, clients may read what their handler
 // serves and publish nothing. What the program itself does, Conn.Subscribe for one, is not asked about.
 //
-// An error refuses the request with 403; a *CloseError in it says more, as for WithAuthenticate.
+// An error refuses the request with 403, or answers the command with an error; a *CloseError in it says more, as for
+// WithAuthenticate.
 func WithAuthorize(f func(ctx context.Context, a Access) error) Option {
 	must(f != nil, "WithAuthorize(nil)")
 	return option(func(c *config) { c.authorize = f })

@@ -131,7 +131,7 @@ func (r *reader) lines(want ...string) {
 }
 
 // An event is one block of an event stream.
-type event struct{ name, data, id string }
+type event struct{ name, data, id, topic string }
 
 // event returns the next block that dispatches something, and remembers the last id as EventSource does.
 func (r *reader) event() (event, error) {
@@ -145,6 +145,9 @@ func (r *reader) event() (event, error) {
 		line = strings.TrimSuffix(line, "\n")
 		field, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
+		if line == "" && e.id != "" { // a block that is cut off says nothing
+			r.id = e.id
+		}
 		switch {
 		case line == "" && dispatch:
 			return e, nil
@@ -155,9 +158,11 @@ func (r *reader) event() (event, error) {
 			e.data += value
 			dispatch = true
 		case field == "id":
-			e.id, r.id = value, value
+			e.id = value
 		case field == "event":
 			e.name = value
+		case field == "topic":
+			e.topic = value
 		}
 	}
 }

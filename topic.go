@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -16,7 +17,8 @@ type topic struct {
 	log  *stream.Log
 	fan  *fanout.Topic
 
-	visitors int // who holds it; guarded by Hub.mu
+	visitors int          // who holds it; guarded by Hub.mu
+	claims   atomic.Int32 // batches that were accepted and are not yet appended; raised with Hub.mu
 
 	mu       sync.Mutex // guards the rest; taken after Hub.mu, before no other but the log's
 	numbered numbering
@@ -147,12 +149,25 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 	a.Add(pos, nanos, flags, m.Data)
 }
 
-// empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message.
+// empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message. Hub.mu is
+// held, and nobody visits it.
 func (t *topic) empty() bool {
+	if t.claims.Load() > 0 { // looked at first: it falls when the messages are there
+		return false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first, next := t.log.Bounds()
 	return first == next && t.owner == nil && t.replayer == nil
+}
+
+// untouched reports whether the topic is there only because somebody has looked at it. See empty.
+func (t *topic) untouched() bool {
+	if _, known := t.known(); known || !t.empty() {
+		return false
+	}
+	_, next := t.log.Bounds()
+	return next == 1
 }
 
 // known reports whether anything is known of the topic's past.

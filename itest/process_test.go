@@ -3,6 +3,8 @@ package itest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -259,6 +261,52 @@ func openSSE(url, lastID string) (*sse, error) {
 }
 
 func (s *sse) close() { s.resp.Body.Close() }
+
+func (s *sse) last() string { return s.id }
+
+// An ndjson reads envelopes, one a line.
+type ndjson struct {
+	resp *http.Response
+	br   *bufio.Reader
+	id   string // of the last line that was complete
+}
+
+func openNDJSON(url, lastID string) (*ndjson, error) {
+	if lastID != "" {
+		url += "?since=" + lastID
+	}
+	resp, err := streamOf(url, http.Header{"Accept": {"application/x-ndjson"}})
+	if err != nil {
+		return nil, err
+	}
+	return &ndjson{resp: resp, br: bufio.NewReaderSize(resp.Body, 64<<10), id: lastID}, nil
+}
+
+func (s *ndjson) close() { s.resp.Body.Close() }
+
+func (s *ndjson) last() string { return s.id }
+
+// event returns the next message, or what is declared.
+func (s *ndjson) event() (name string, data []byte, err error) {
+	for {
+		line, err := s.br.ReadBytes('\n')
+		if err != nil {
+			return "", nil, fmt.Errorf("%w: %w", errStream, err)
+		}
+		var o struct{ Event, ID, To, Data string }
+		if err := json.Unmarshal(line, &o); err != nil {
+			return "", nil, err
+		}
+		s.id = cmp.Or(o.ID, o.To, s.id)
+		switch o.Event {
+		case "pos":
+		case "":
+			return "", []byte(o.Data), nil
+		default:
+			return o.Event, line, nil
+		}
+	}
+}
 
 // event returns the next event that has data. What is cut off in its middle is none.
 func (s *sse) event() (name string, data []byte, err error) {

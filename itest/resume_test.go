@@ -15,6 +15,7 @@ import (
 // A reader is a client that comes back with the id of the last event it saw whenever its connection ends.
 type reader struct {
 	*account
+	lines bool // NDJSON, not an event stream
 	url   string
 	id    string
 	seq   atomic.Int64 // of the newest line
@@ -27,7 +28,7 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 	if r.id == "" {
 		url += "?since=earliest"
 	}
-	stream, err := openSSE(url, r.id)
+	stream, err := r.open(url)
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 	defer watchdog.Stop()
 	for i := 0; ; i++ {
 		name, data, err := stream.event()
-		r.id = stream.id
+		r.id = stream.last()
 		if err != nil {
 			return err
 		}
@@ -53,8 +54,20 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 	}
 }
 
-// TestReconnects: viewers of a stream at full speed break off at random and come back with Last-Event-ID; every third time so
-// late that only the file still has what they missed. The file is rotated meanwhile.
+func (r *reader) open(url string) (interface {
+	event() (name string, data []byte, err error)
+	last() string
+	close()
+}, error) {
+	if r.lines {
+		return openNDJSON(url, r.id)
+	}
+	return openSSE(url, r.id)
+}
+
+// TestReconnects: viewers of a stream at full speed break off at random and come back with the last id, half of them as event
+// streams and half of them as NDJSON; every third time so late that only the file still has what they missed. The file is
+// rotated meanwhile.
 func TestReconnects(t *testing.T) {
 	const (
 		keep    = 5_000 // lines in memory
@@ -65,7 +78,7 @@ func TestReconnects(t *testing.T) {
 	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
 	readers := make([]*reader, viewers)
 	for i := range readers {
-		readers[i] = &reader{account: newAccount(fmt.Sprintf("viewer %d", i)), url: s.url}
+		readers[i] = &reader{account: newAccount(fmt.Sprintf("viewer %d", i)), url: s.url, lines: i%2 == 1}
 		readers[i].slack.Store(keep / 2)
 	}
 	w := &writer{Name: "a", Path: s.path, Width: 120}

@@ -25,7 +25,10 @@ func (handler) Lagged(s *fanout.Sub, cur stream.Cursor) {
 	s.Notice(fmt.Appendf(nil, "(missed %d)", n), stream.Position{})
 	s.Resume(resume)
 }
-func (handler) Quiet(dst []byte) []byte          { return append(dst, "(quiet)"...) }
+func (handler) Quiet(dst []byte) []byte { return append(dst, "(quiet)"...) }
+func (handler) Place(dst []byte, s *fanout.Sub) []byte {
+	return fmt.Appendf(dst, "(at %v)", s.Cursor().Pos.Offset)
+}
 func (handler) Dropped(dst []byte, n int) []byte { return fmt.Appendf(dst, "(dropped %d)", n) }
 func (handler) Rewrite(dst []byte, s *fanout.Sub, c *stream.Chunk) []byte {
 	for i := range c.Len() {

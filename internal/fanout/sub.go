@@ -30,6 +30,7 @@ type Sub struct {
 	seq, cum atomic.Uint64
 
 	pending stream.Chunk  // fed, and not yet taken; guarded by conn.mu
+	removed bool          // nothing is fed any more; guarded by conn.mu
 	free    chan struct{} // a token when pending has been taken
 }
 
@@ -57,9 +58,19 @@ func (s *Sub) Stand(pos stream.Position, coming bool) {
 	s.conn.request(op{sub: s, kind: opStand, cur: stream.Cursor{Pos: pos}, coming: coming})
 }
 
+// TellPlace has Handler.Place tell the viewer where it stands, behind all that was asked for the subscription before.
+func (s *Sub) TellPlace() { s.conn.request(op{sub: s, kind: opPlace}) }
+
 // Feed queues messages that do not come from the log, and waits while a turn's worth of them is queued. They belong to the
 // connection from then on.
 func (s *Sub) Feed(ctx context.Context, chunk stream.Chunk) error {
+	select { // what was asked before Release goes first
+	case <-s.conn.released:
+	case <-s.conn.done:
+		return s.conn.ended()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for !s.offer(chunk, turnBytes) {
 		select {
 		case <-s.free:
@@ -86,6 +97,10 @@ func (s *Sub) offer(chunk stream.Chunk, limit int) bool {
 		c.mu.Unlock()
 		return limit == math.MaxInt // nobody will take it: Feed finds out why
 	}
+	if s.removed {
+		c.mu.Unlock()
+		return true
+	}
 	first := s.pending.Len() == 0
 	if !first && limit != math.MaxInt && (len(s.pending.Bytes)+len(chunk.Bytes) > limit || !c.pool.cfg.Budget.Room(len(chunk.Bytes))) {
 		c.mu.Unlock()
@@ -102,10 +117,17 @@ func (s *Sub) offer(chunk stream.Chunk, limit int) bool {
 	return true
 }
 
-// Remove ends the subscription.
+// Remove ends the subscription. Nothing of it is sent after what is asked of the connection from now on.
 func (s *Sub) Remove() {
 	s.detach()
-	s.conn.request(op{sub: s, kind: opRemove})
+	c := s.conn
+	c.mu.Lock()
+	s.removed = true
+	fed := int64(len(s.pending.Bytes))
+	s.pending = stream.Chunk{}
+	c.mu.Unlock()
+	c.pool.cfg.Budget.Use(-fed)
+	c.request(op{sub: s, kind: opRemove})
 }
 
 // detach takes it out of its topic; it is called once.
@@ -148,6 +170,7 @@ const (
 	opCopy
 	opResume
 	opStand
+	opPlace
 	opFeed
 	opRemove
 )

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -17,6 +18,7 @@ type Budget struct {
 	reclaiming sync.Mutex
 	mu         sync.Mutex // guards logs
 	logs       map[*Log]struct{}
+	most       int // logs since the map was made: a map keeps the memory of what it had once
 }
 
 // NewBudget returns a budget of limit bytes; 0 is no limit.
@@ -49,12 +51,18 @@ func (b *Budget) add(l *Log) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.logs[l] = struct{}{}
+	b.most = max(b.most, len(b.logs))
 }
 
 // Remove takes l, which nobody uses any more, out of the budget.
 func (b *Budget) Remove(l *Log) {
 	b.mu.Lock()
 	delete(b.logs, l)
+	if b.most > 1000 && len(b.logs) < b.most/4 {
+		logs := make(map[*Log]struct{}, len(b.logs))
+		maps.Copy(logs, b.logs)
+		b.logs, b.most = logs, len(logs)
+	}
 	b.mu.Unlock()
 	l.mu.Lock()
 	for _, blk := range l.blocks {

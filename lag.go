@@ -149,8 +149,8 @@ func (t *topic) pace(ctx context.Context, memory int64) {
 // linger waits, for pacePause at most, while most of those who move are more than far behind end.
 func linger(ctx context.Context, fan *fanout.Topic, end, far uint64) {
 	began, step := time.Now(), shortStep
-	for mark := true; ; mark = false {
-		trailing, all := fan.Trailing(end, far, mark)
+	for {
+		trailing, all := fan.Trailing(end, far)
 		left := pacePause - time.Since(began)
 		if 2*trailing <= all || left <= 0 || !sleep(ctx, min(step, left)) {
 			return

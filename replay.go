@@ -76,6 +76,12 @@ type batchReplayer interface {
 // stand finds the replay for a viewer that goes on after from, or starts it. If that has been read already, the viewer's place
 // is at the cursor; if not, the viewer is expected. A viewer that is alone waits for nobody.
 func (t *topic) stand(s *subscription, r Replayer, from Position, alone bool) (p *replay, cur stream.Cursor, here bool) {
+	started := false
+	defer func() {
+		if started { // not with topic.mu: the hub's comes first
+			p.hub.background(p.run)
+		}
+	}()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.replays {
@@ -98,7 +104,7 @@ func (t *topic) stand(s *subscription, r Replayer, from Position, alone bool) (p
 	} else {
 		p.await(s, from)
 	}
-	p.hub.background(p.run)
+	started = true
 	return p, cur, alone
 }
 

@@ -146,8 +146,14 @@ func (r *reader) event() (event, error) {
 		field, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
 		switch {
-		case line == "" && dispatch:
-			return e, nil
+		case line == "":
+			if e.id != "" { // not before the block is whole
+				r.id = e.id
+			}
+			if dispatch {
+				return e, nil
+			}
+			e = event{}
 		case field == "data":
 			if dispatch {
 				e.data += "\n"
@@ -155,7 +161,7 @@ func (r *reader) event() (event, error) {
 			e.data += value
 			dispatch = true
 		case field == "id":
-			e.id, r.id = value, value
+			e.id = value
 		case field == "event":
 			e.name = value
 		}

@@ -238,19 +238,23 @@ func (t *Topic) Each(f func(*Sub)) {
 	}
 }
 
+// stillTime is how long a subscription has not moved that stands still.
+const stillTime = 200 * time.Millisecond
+
 // Trailing counts the subscriptions that are more than far bytes behind the log's end and not standing still, and all of which
-// the place is known. mark begins a new look: who has not moved since the last one stands still.
-func (t *Topic) Trailing(end, far uint64, mark bool) (trailing, all int) {
+// the place is known.
+func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
+	now := time.Now()
 	t.each(func(m *member) {
 		at, ok := m.place()
 		if !ok {
 			return
 		}
-		if mark {
-			m.moving, m.seen = at != m.seen, at
+		if at != m.seen {
+			m.seen, m.movedAt = at, now
 		}
 		all++
-		if m.moving && end-min(at, end) > far {
+		if end-min(at, end) > far && now.Sub(m.movedAt) < stillTime {
 			trailing++
 		}
 	})

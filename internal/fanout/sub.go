@@ -44,8 +44,8 @@ type member struct {
 	topic *Topic // nil in an away that is not in use
 	index int    // in its shard; guarded by shard.mu, as is the rest
 
-	seen   uint64 // where it was at the last look: see Topic.Trailing
-	moving bool   // it had moved by then
+	seen    uint64    // where it was at the last look: see Topic.Trailing
+	movedAt time.Time // when that was found to have changed
 }
 
 // place is how many payload bytes of the topic's log its viewer has passed.

@@ -29,8 +29,10 @@ type replay struct {
 	cancel context.CancelFunc // when nobody is left
 
 	// The reader's own.
-	paced uint64 // Bytes of the log when pace last looked
-	turn  uint64 // Bytes of the log when its turn began
+	paced    uint64        // Bytes of the log when pace last looked
+	patience time.Duration // for how long it may wait for others
+	waited   time.Time     // when it last has
+	turn     uint64        // Bytes of the log when its turn began
 
 	// Guarded by topic.mu.
 	life    int      // topic.lives when it began
@@ -53,6 +55,8 @@ const (
 	replayAhead = 1 << 20
 	// replayNear is how far a viewer may be from a replay to wait for it, in payload, and in positions: bytes of a file.
 	replayNear = replayBytes
+	// replayReach is how far behind another replay may be, in positions, to be waited for.
+	replayReach = 16 * replayNear
 	// gatherTime is how long a replay waits for others that have fallen out of the log at the same moment.
 	gatherTime = 5 * time.Millisecond
 	// restTime is how long a replay whose viewers all stand still keeps its Replayer.
@@ -114,6 +118,8 @@ func newReplay(h *Hub, t *topic, r Replayer, from Position) *replay {
 	p.log.Spare(4)
 	p.fan = h.pool.NewTopic()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.waited = time.Now()
+	p.patience = 20 * pacePause
 	return p
 }
 
@@ -436,8 +442,44 @@ func (p *replay) pace() error {
 	if err := p.disappoint(end); err != nil {
 		return err
 	}
-	linger(p.ctx, p.fan, end, replayBytes/2)
+	p.wait(end)
 	return p.stayNear(end)
+}
+
+// wait holds the reader back for those who are about to need another replay, and for replays close behind, so that what is read
+// is read for all: the longer the more of the viewers that is. But no more than half of the time, since they may be slow.
+func (p *replay) wait(end uint64) {
+	began, step := time.Now(), shortStep
+	p.patience = min(p.patience+began.Sub(p.waited)/2, 20*pacePause)
+	for {
+		trailing, all := p.trailing(end)
+		took := time.Since(began)
+		most := min(pacePause, p.patience)
+		if 2*trailing < all {
+			most = min(most, pacePause*time.Duration(2*trailing)/time.Duration(all))
+		}
+		if trailing == 0 || took >= most || !sleep(p.ctx, min(step, most-took)) {
+			break
+		}
+		step = min(2*step, longStep)
+	}
+	p.waited = time.Now()
+	p.patience -= p.waited.Sub(began)
+}
+
+// trailing counts the moving viewers that may lose sight of it, and all.
+func (p *replay) trailing(end uint64) (trailing, all int) {
+	trailing, all = p.fan.Trailing(end, replayBytes/2)
+	p.topic.mu.Lock()
+	defer p.topic.mu.Unlock()
+	for _, o := range p.topic.replays {
+		if o == p || !o.begun || o.ended || o.last.Epoch != p.last.Epoch || o.last.Offset >= p.last.Offset || p.last.Offset-o.last.Offset > replayReach {
+			continue
+		}
+		n, _ := o.fan.Trailing(math.MaxUint64, 0)
+		trailing, all = trailing+n, all+n
+	}
+	return trailing, all
 }
 
 // disappoint ends the wait for those whose place should have been read by now.

@@ -78,7 +78,7 @@ func (c *config) topic(name string) TopicConfig {
 // WaitLag waits until no viewer of the topic is more than this many bytes behind, for programs that want to pace themselves by
 // their slowest viewer. What counts is payload that the kernel has not taken yet. A viewer that reads the topic's past, and of
 // which it is not known how far behind it is, counts as further behind until it has caught up. One that takes nothing holds it
-// up until its connection ends: see WithWriteTimeout. A topic without viewers is waited for by nobody.
+// up until its connection ends: see WithWriteTimeout. It returns at once for a topic that has no viewers.
 //
 // It returns ctx's error when that is done first.
 func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error {

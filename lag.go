@@ -123,38 +123,54 @@ const (
 // pacePause is the most that a batch of messages is held up for viewers.
 const pacePause = 100 * time.Millisecond
 
-// pace holds up a Source that can replay what it publishes while most viewers are about to fall out of the log: its file is a
-// buffer that costs nothing, and reading it again does. Who takes nothing at all, or has fallen out already, does not count.
+// pace holds up a Source that can replay what it publishes while most viewers are about to fall out of the log, or have and are
+// not far behind: its file is a buffer that costs nothing, and reading it again does. Who takes nothing at all does not count.
 func (t *topic) pace(ctx context.Context, memory int64) {
 	bound := t.cfg.Retention.Bytes
 	if bound == 0 {
 		bound = memory / 4
 	}
-	if bound == 0 || t.fan.Len() == 0 {
+	const look = 64 << 10
+	if bound == 0 || t.fan.Len() == 0 || !t.pacing.TryLock() {
 		return
 	}
-	const look = 64 << 10
+	defer t.pacing.Unlock()
 	end := t.log.Bytes()
-	t.mu.Lock()
-	soon := end-t.paced < look
-	if !soon {
-		t.paced = end
+	if end-t.paced < look {
+		return
 	}
-	t.mu.Unlock()
-	if !soon {
-		linger(ctx, t.fan, end, uint64(max(bound/2, look)))
-	}
+	t.paced = end
+	far := uint64(max(bound/2, look))
+	t.patience.wait(ctx, func() time.Duration {
+		trailing, all := t.fan.Trailing(end, far)
+		head, _ := t.log.Head()
+		behind := t.chasing(Position(head), nil)
+		if 2*(trailing+behind) <= all+behind {
+			return 0
+		}
+		return pacePause
+	})
 }
 
-// linger waits, for pacePause at most, while most of those who move are more than far behind end.
-func linger(ctx context.Context, fan *fanout.Topic, end, far uint64) {
+// A patience bounds for how long viewers are waited for: half of the time, since they may be slow for good, and a little more at
+// first.
+type patience struct {
+	left time.Duration
+	last time.Time
+}
+
+// wait waits for as long as pause says, which is asked again and again, if there is that much left.
+func (p *patience) wait(ctx context.Context, pause func() time.Duration) {
+	const most = 20 * pacePause
 	began, step := time.Now(), shortStep
+	p.left = min(p.left+began.Sub(p.last), most)
 	for {
-		trailing, all := fan.Trailing(end, far)
-		left := pacePause - time.Since(began)
-		if 2*trailing <= all || left <= 0 || !sleep(ctx, min(step, left)) {
-			return
+		left := min(pause(), p.left) - time.Since(began)
+		if left <= 0 || !sleep(ctx, min(step, left)) {
+			break
 		}
 		step = min(2*step, longStep)
 	}
+	p.last = time.Now()
+	p.left -= p.last.Sub(began)
 }

@@ -29,10 +29,9 @@ type replay struct {
 	cancel context.CancelFunc // when nobody is left
 
 	// The reader's own.
-	paced    uint64        // Bytes of the log when pace last looked
-	patience time.Duration // for how long it may wait for others
-	waited   time.Time     // when it last has
-	turn     uint64        // Bytes of the log when its turn began
+	paced    uint64 // Bytes of the log when pace last looked
+	patience patience
+	turn     uint64 // Bytes of the log when its turn began
 
 	// Guarded by topic.mu.
 	life    int      // topic.lives when it began
@@ -118,8 +117,6 @@ func newReplay(h *Hub, t *topic, r Replayer, from Position) *replay {
 	p.log.Spare(4)
 	p.fan = h.pool.NewTopic()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.waited = time.Now()
-	p.patience = 20 * pacePause
 	return p
 }
 
@@ -447,39 +444,31 @@ func (p *replay) pace() error {
 }
 
 // wait holds the reader back for those who are about to need another replay, and for replays close behind, so that what is read
-// is read for all: the longer the more of the viewers that is. But no more than half of the time, since they may be slow.
+// is read for all: the longer the more of the viewers that is.
 func (p *replay) wait(end uint64) {
-	began, step := time.Now(), shortStep
-	p.patience = min(p.patience+began.Sub(p.waited)/2, 20*pacePause)
-	for {
-		trailing, all := p.trailing(end)
-		took := time.Since(began)
-		most := min(pacePause, p.patience)
-		if 2*trailing < all {
-			most = min(most, pacePause*time.Duration(2*trailing)/time.Duration(all))
+	p.patience.wait(p.ctx, func() time.Duration {
+		trailing, all := p.fan.Trailing(end, replayBytes/2)
+		behind := p.topic.chasing(p.last, p)
+		trailing, all = trailing+behind, all+behind
+		if all == 0 {
+			return 0
 		}
-		if trailing == 0 || took >= most || !sleep(p.ctx, min(step, most-took)) {
-			break
-		}
-		step = min(2*step, longStep)
-	}
-	p.waited = time.Now()
-	p.patience -= p.waited.Sub(began)
+		return min(pacePause, pacePause*time.Duration(2*trailing)/time.Duration(all))
+	})
 }
 
-// trailing counts the moving viewers that may lose sight of it, and all.
-func (p *replay) trailing(end uint64) (trailing, all int) {
-	trailing, all = p.fan.Trailing(end, replayBytes/2)
-	p.topic.mu.Lock()
-	defer p.topic.mu.Unlock()
-	for _, o := range p.topic.replays {
-		if o == p || !o.begun || o.ended || o.last.Epoch != p.last.Epoch || o.last.Offset >= p.last.Offset || p.last.Offset-o.last.Offset > replayReach {
+// chasing counts the moving viewers of the replays, but for one, that are behind at, and not far.
+func (t *topic) chasing(at Position, but *replay) (viewers int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.replays {
+		if p == but || !p.begun || p.ended || p.last.Epoch != at.Epoch || p.last.Offset >= at.Offset || at.Offset-p.last.Offset > replayReach {
 			continue
 		}
-		n, _ := o.fan.Trailing(math.MaxUint64, 0)
-		trailing, all = trailing+n, all+n
+		n, _ := p.fan.Trailing(math.MaxUint64, 0)
+		viewers += n
 	}
-	return trailing, all
+	return viewers
 }
 
 // disappoint ends the wait for those whose place should have been read by now.

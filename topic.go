@@ -19,7 +19,7 @@ type topic struct {
 
 	visitors int // who holds it; guarded by Hub.mu
 
-	mu       sync.Mutex // guards the rest; taken after Hub.mu, before no other but the log's
+	mu       sync.Mutex // guards what follows, up to pacing; taken after Hub.mu, before no other but the log's
 	numbered numbering
 	owner    *publisher // of a topic that a Source numbers, while the Source runs
 	replayer Replayer
@@ -27,7 +27,10 @@ type topic struct {
 	waiting  map[*subscription]Position
 	replays  []*replay // that have viewers
 	lives    int       // how often the replayer has changed: what was read from another one is nobody's any more
-	paced    uint64    // Bytes of the log when pace last looked
+
+	pacing   sync.Mutex // guards the rest, which is pace's
+	paced    uint64     // Bytes of the log when pace last looked
+	patience patience
 }
 
 type numbering uint8

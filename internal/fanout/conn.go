@@ -148,14 +148,6 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// ended is what a caller gets who comes too late.
-func (c *Conn) ended() error {
-	if err := c.Err(); err != nil {
-		return err
-	}
-	return os.ErrClosed
-}
-
 // Sent returns how many messages and bytes the kernel has taken.
 func (c *Conn) Sent() (messages, bytes uint64) { return c.messages.Load(), c.sent.Load() }
 

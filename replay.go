@@ -31,7 +31,9 @@ type replay struct {
 	// The reader's own.
 	paced    uint64 // Bytes of the log when pace last looked
 	patience patience
-	turn     uint64 // Bytes of the log when its turn began
+	opened   time.Time // when its first turn began
+	gathered bool      // see gather
+	turn     uint64    // Bytes of the log when its turn began
 
 	// Guarded by topic.mu.
 	life    int      // topic.lives when it began
@@ -259,6 +261,9 @@ func (p *replay) open() {
 	p.topic.mu.Unlock()
 	arrive(here, p)
 	p.turn = p.log.Bytes()
+	if p.opened.IsZero() {
+		p.opened = time.Now()
+	}
 }
 
 // takeExpected returns those whose place is after the message at pos; topic.mu is held.
@@ -439,8 +444,21 @@ func (p *replay) pace() error {
 	if err := p.disappoint(end); err != nil {
 		return err
 	}
+	p.gather(end)
 	p.wait(end)
 	return p.stayNear(end)
+}
+
+// gather waits, once, before the beginning goes from the log: viewers that come back together, as after a restart, come within
+// some 100 ms, and each that still finds the beginning needs no replay of its own.
+func (p *replay) gather(end uint64) {
+	if p.gathered || end < replayBytes-replayAhead {
+		return
+	}
+	p.gathered = true
+	if left := pacePause - time.Since(p.opened); left > 0 && !p.hub.turns.waiting() {
+		sleep(p.ctx, left)
+	}
 }
 
 // wait holds the reader back for those who are about to need another replay, and for replays close behind, so that what is read

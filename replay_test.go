@@ -322,14 +322,14 @@ func TestASlowViewerKeepsItsPlaceWhileOthersAreFarAhead(t *testing.T) {
 
 func TestReplaysTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const past, viewers = 40_000, 8
+		const past, viewers = 40_000, 5
 		a := newArchive(past, 1000)
 		a.step = 1 << 30 // nobody is near anybody
 		s := newArchiveSite(t, a, tailcast.WithMaxReplays(2))
 		var results []func() error
 		for i := range viewers {
 			from := i * past / viewers
-			results = append(results, s.reads(a, i%2 == 0, from, min(from+8000, past+10)))
+			results = append(results, s.reads(a, i%2 == 0, from, min(from+6000, past+10)))
 		}
 		for _, result := range results {
 			if err := result(); err != nil {

@@ -239,7 +239,7 @@ func (t *Topic) Each(f func(*Sub)) {
 }
 
 // stillTime is how long a subscription has not moved that stands still.
-const stillTime = 200 * time.Millisecond
+const stillTime = 500 * time.Millisecond
 
 // Trailing counts the subscriptions that are more than far bytes behind the log's end and not standing still, and all of which
 // the place is known.

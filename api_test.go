@@ -134,7 +134,7 @@ func TestLater(t *testing.T) {
 	_, drop := hub.Drop(ctx, "alice", "mail")
 	_, disconnect := hub.Disconnect(ctx, "alice", nil)
 	for name, err := range map[string]error{
-		"Subscribe": subscribe, "Push": push, "Drop": drop, "Disconnect": disconnect, "WaitLag": hub.WaitLag(ctx, "", 0),
+		"Subscribe": subscribe, "Push": push, "Drop": drop, "Disconnect": disconnect,
 	} {
 		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
@@ -146,12 +146,10 @@ func TestLater(t *testing.T) {
 		t.Errorf("PushHandler: %d %s", answer.Code, answer.Body)
 	}
 	for name, option := range map[string]func(){
-		"WithTopicConfig":   func() { tailcast.WithTopicConfig("*", tailcast.TopicConfig{}) },
 		"WithRegistration":  func() { tailcast.WithRegistration(nil) },
 		"WithFlushInterval": func() { tailcast.WithFlushInterval(0) },
 		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },
-		"WithLagPolicy":     func() { tailcast.WithLagPolicy(tailcast.LagClose) },
 		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
 		"WithFilter":        func() { tailcast.WithFilter("level", nil) },
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },

@@ -35,14 +35,19 @@
 // long as memory or the topic's Replayer has it; otherwise a gap, and then what there is. For a Tail this holds across a
 // restart of the process and across rotations of the file. Plainly: reload the page and nothing is missing, nothing twice.
 //
-// Bounds. Memory is bounded by WithMemoryLimit, plus a constant for each connection, whatever viewers do. (While a viewer is
-// served from a Replayer, that constant is some 200 KiB.)
+// Bounds. Memory is bounded by WithMemoryLimit, what was read from Replayers included, plus a constant for each connection,
+// whatever viewers do. WithMaxReplays bounds how many Replayers are being read, each with some 200 KiB of its own.
 //
 // # Slow viewers
 //
 // A slow viewer costs nobody anything. When the log has dropped what it needs next, it is served from the Replayer until it
-// has caught up, at its own pace. Without a Replayer it is told how much it missed and goes on with the oldest message that
-// there is. A peer that takes not a single byte for the write timeout, 10 s, ends with ErrWriteTimeout.
+// has caught up, at its own pace; viewers at about the same place share what is read. Without a Replayer it is told how much it
+// missed and goes on with the oldest message that there is. WithLagPolicy, or WithTopicConfig for some topics, changes that:
+// LagSkip tells it at once, for messages that are of no use when they are old, and LagClose closes it. A peer that takes not a
+// single byte for the write timeout, 10 s, ends with ErrWriteTimeout.
+//
+// Where most viewers of a Source that can replay are about to fall behind what is in memory, it is held up, for at most 100 ms
+// a batch. A program that wants to wait for all of its viewers calls Hub.WaitLag between its messages.
 //
 // # Hooks
 //
@@ -73,7 +78,8 @@
 //	1008  the peer sent more messages than Limits.MessageRate, or an absurd number of fragments
 //	1009  the peer's message is larger than Limits.MessageBytes
 //	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room
-//	1013  a bare WebSocket was too slow: the reason says how many messages it missed. Or a client of tailcast.v1 does not
+//	1013  the client was too slow: the reason says how many messages it missed. Under LagCatchUp this happens only to a bare
+//	      WebSocket, where no Replayer has what it missed or Limits.ReplayBytes is reached. Or a client of tailcast.v1 does not
 //	      read the answers to its commands: then the cause matches ErrQueueFull
 //	4401  the Identity has expired
 //	else  the *CloseError that the cause holds

@@ -22,6 +22,7 @@ type Hub struct {
 	cfg    config
 	budget *stream.Budget
 	pool   *fanout.Pool
+	turns  turns // of replays
 
 	panics    atomic.Int64
 	refused   atomic.Int64 // requests
@@ -71,6 +72,7 @@ func New(opts ...Option) *Hub {
 		o.apply(&h.cfg)
 	}
 	h.budget = stream.NewBudget(h.cfg.memory)
+	h.turns.free = h.cfg.replays
 	h.pool = fanout.NewPool(fanout.Config{
 		WriteTimeout: h.cfg.writeTimeout,
 		PingInterval: h.cfg.pingInterval,
@@ -105,8 +107,13 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 	if err != nil {
 		return fmt.Errorf("tailcast: publish: %w", err)
 	}
-	defer h.appends.Done()
 	h.append(claims, msgs)
+	h.appends.Done()
+	if replayerOf(pub) != nil {
+		for i := range claims {
+			claims[i].topic.pace(ctx, h.cfg.memory)
+		}
+	}
 	return nil
 }
 
@@ -193,8 +200,8 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 func (h *Hub) topicLocked(name string) *topic {
 	t := h.topics[name]
 	if t == nil {
-		t = &topic{name: name, fan: h.pool.NewTopic()}
-		t.log = stream.NewLog(stream.Retention(h.cfg.retention), h.budget)
+		t = &topic{name: name, cfg: h.cfg.topic(name), fan: h.pool.NewTopic()}
+		t.log = stream.NewLog(stream.Retention(t.cfg.Retention), h.budget)
 		h.topics[name] = t
 		h.most = max(h.most, len(h.topics))
 		if h.timer == nil && h.state != hubClosed {
@@ -217,7 +224,8 @@ func (h *Hub) housekeep() {
 	h.mu.Unlock()
 	now := time.Now()
 	for _, t := range topics {
-		t.log.Maintain(now, linger)
+		t.log.Maintain(now, encodingLinger)
+		t.forgetReplays(h.budget)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

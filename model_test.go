@@ -2,6 +2,7 @@ package tailcast_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -9,24 +10,36 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/internal/testnet"
 )
 
-// TestModel runs random programs of publish, join, stall, leave and resume through the whole stack. The model is a slice:
-// message n says "n" and some padding. Each viewer must see the numbers one after the other; where one is left out, a gap
-// that says how many must stand there, and with a Replayer none may be.
+// TestModel runs random programs of publish, join, stall, leave and resume through the whole stack, with each policy for those
+// who lag, for the hub or for the topic. The model is a slice: message n says "n" and some padding. Each viewer must see the
+// numbers one after the other; where one is left out, a gap that says how many must stand there, and with a Replayer and
+// LagCatchUp none may be. LagClose closes; who comes back then gets the rest.
 func TestModel(t *testing.T) {
-	for seed := range uint64(soak(25)) {
+	var seen modelSeen
+	for seed := range uint64(soak(48)) {
 		synctest.Test(t, func(t *testing.T) {
-			m := &modelRun{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7))}
-			m.run(seed%2 == 0)
+			m := &modelRun{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), seen: &seen}
+			m.policy = tailcast.LagPolicy(1 + seed/2%3)
+			m.run(seed%2 == 0, seed/6%2 == 0)
 		})
 	}
+	if seen.gaps.Load() == 0 || seen.closed.Load() == 0 || seen.replays.Load() == 0 {
+		t.Errorf("%d gaps, %d viewers closed, %d replays: the programs do not reach what they are for",
+			seen.gaps.Load(), seen.closed.Load(), seen.replays.Load())
+	}
 }
+
+// modelSeen counts what the programs have come upon.
+type modelSeen struct{ gaps, closed, replays atomic.Int32 }
 
 // soak is n in a usual run, and 40 times that where TAILCAST_SOAK is set.
 func soak(n int) int {
@@ -41,9 +54,11 @@ type modelRun struct {
 	seed      uint64
 	rng       *rand.Rand
 	site      *site
+	policy    tailcast.LagPolicy
 	published int
 	tape      *tape // nil: the hub numbers
 	viewers   []*modelViewer
+	seen      *modelSeen
 }
 
 // A modelViewer is a client that comes back with its last id.
@@ -62,9 +77,21 @@ func (m *modelRun) fatalf(v *modelViewer, format string, args ...any) {
 	v.nc.Close()
 }
 
-func (m *modelRun) run(replay bool) {
-	keep := tailcast.Retention{Messages: 1 + m.rng.IntN(60)}
-	m.site = newSite(m.t, tailcast.WithRetention(keep), tailcast.WithBacklog(m.rng.IntN(5)))
+func (m *modelRun) run(replay, byTopic bool) {
+	keep, backlog := tailcast.Retention{Messages: 1 + m.rng.IntN(60)}, m.rng.IntN(5)
+	opts := []tailcast.Option{
+		tailcast.WithRetention(keep), tailcast.WithBacklog(backlog), tailcast.WithLagPolicy(m.policy),
+		tailcast.WithMaxReplays(1 + m.rng.IntN(3)),
+	}
+	if byTopic {
+		opts = append(opts, tailcast.WithBacklog(100), tailcast.WithRetention(tailcast.Retention{}),
+			tailcast.WithLagPolicy(1+m.policy%3),
+			tailcast.WithTopicConfig("*", tailcast.TopicConfig{Retention: keep, Backlog: max(backlog, -1), Lag: m.policy}))
+		if backlog == 0 {
+			opts = append(opts, tailcast.WithTopicConfig("", tailcast.TopicConfig{Backlog: -1}))
+		}
+	}
+	m.site = newSite(m.t, opts...)
 	ctx, cancel := context.WithCancel(m.t.Context())
 	stopped := make(chan error, 1)
 	if replay {
@@ -79,19 +106,33 @@ func (m *modelRun) run(replay bool) {
 	m.publish(1)
 	for range 150 {
 		m.step()
-		if m.rng.IntN(2) == 0 {
+		switch m.rng.IntN(4) {
+		case 0:
 			synctest.Wait()
+		case 1:
+			time.Sleep(time.Duration(m.rng.IntN(30)) * time.Millisecond) // all in all less than the write timeout
 		}
 	}
 	for _, v := range m.viewers {
 		v.nc.Peer().Resume()
 	}
+	time.Sleep(9 * time.Second)
 	synctest.Wait()
 	for _, v := range m.viewers {
-		if v.next != 0 && v.next != m.published+1 {
+		if v.kind != "websocket" && v.over() { // closed for its lag
+			v.join()
+		}
+	}
+	time.Sleep(9 * time.Second)
+	synctest.Wait()
+	for _, v := range m.viewers {
+		if !v.over() && v.next != 0 && v.next != m.published+1 {
 			m.fatalf(v, "ends before %d, %d are published", v.next, m.published)
 		}
 		v.leave()
+	}
+	if m.tape != nil {
+		m.seen.replays.Add(m.tape.replays.Load())
 	}
 	cancel()
 	if err := <-stopped; err != nil {
@@ -133,6 +174,10 @@ func (m *modelRun) step() {
 		return
 	}
 	v := m.viewers[m.rng.IntN(len(m.viewers))]
+	if v.over() {
+		v.join()
+		return
+	}
 	switch m.rng.IntN(8) {
 	case 0:
 		v.nc.Peer().Stall()
@@ -154,6 +199,9 @@ func (v *modelViewer) join() {
 	v.nc = v.m.site.dial()
 	v.ended = make(chan struct{})
 	since := ""
+	if v.kind == "websocket" {
+		v.next = 0
+	}
 	if v.id != "" {
 		since = "?since=" + v.id
 	}
@@ -200,10 +248,25 @@ func (v *modelViewer) readObjects(r *objects) {
 			v.number(o.Data)
 		case "gap":
 			v.lost(o.Count, o.String())
-		case "pos", "bye":
+		case "pos":
+		case "bye":
+			if v.m.policy == tailcast.LagClose {
+				v.m.seen.closed.Add(1)
+				v.nc.Close()
+			}
 		default:
 			v.m.fatalf(v, "%v", o)
 		}
+	}
+}
+
+// over reports whether the hub has closed the connection.
+func (v *modelViewer) over() bool {
+	select {
+	case <-v.ended:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -219,10 +282,20 @@ func (v *modelViewer) readWS(ws *testnet.WS) {
 		switch {
 		case err != nil:
 			return
+		case op == 1 && v.m.policy == tailcast.LagSkip && strings.HasPrefix(string(p), "# tailcast gap: "):
+			var n int
+			if _, err := fmt.Sscanf(string(p), "# tailcast gap: %d message", &n); err != nil {
+				v.m.fatalf(v, "gap %q: %v", p, err)
+			}
+			v.skip(n)
 		case op == 1:
 			v.number(string(p))
 		case op == 8:
-			v.m.fatalf(v, "closed: %q", p)
+			if v.m.policy != tailcast.LagClose || binary.BigEndian.Uint16(p) != 1013 {
+				v.m.fatalf(v, "closed: %q", p)
+			}
+			v.m.seen.closed.Add(1)
+			v.nc.Close()
 		}
 	}
 }
@@ -243,6 +316,12 @@ func (v *modelViewer) readSSE(r *reader) {
 		case "gap":
 			v.gap(e.data)
 		case "bye":
+			if v.m.policy == tailcast.LagClose && strings.Contains(e.data, `"code":1013,`) {
+				v.m.seen.closed.Add(1)
+			} else {
+				v.m.fatalf(v, "bye %s", e.data)
+			}
+			v.nc.Close()
 		default:
 			v.m.fatalf(v, "event %+v", e)
 		}
@@ -274,10 +353,15 @@ func (v *modelViewer) lost(count int64, gap string) {
 	if count <= 0 {
 		v.m.fatalf(v, "gap %s", gap)
 	}
-	if v.m.tape != nil {
+	if v.m.tape != nil && v.m.policy != tailcast.LagSkip {
 		v.m.fatalf(v, "a gap that a replay could have filled: %s", gap)
 	}
+	v.skip(int(count))
+}
+
+func (v *modelViewer) skip(n int) {
+	v.m.seen.gaps.Add(1)
 	if v.next != 0 {
-		v.next += int(count)
+		v.next += n
 	}
 }

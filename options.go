@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -21,6 +22,9 @@ type config struct {
 	backlog      int
 	retention    Retention
 	memory       int64
+	lag          LagPolicy
+	topics       []topicRule
+	replays      int
 	pingInterval time.Duration
 	pongTimeout  time.Duration
 	heartbeat    time.Duration
@@ -41,6 +45,8 @@ func defaults() config {
 	return config{
 		retention:    Retention{Bytes: 8 << 20},
 		memory:       256 << 20,
+		lag:          LagCatchUp,
+		replays:      2 * runtime.GOMAXPROCS(0),
 		pingInterval: 25 * time.Second,
 		pongTimeout:  10 * time.Second,
 		heartbeat:    15 * time.Second,
@@ -81,11 +87,21 @@ func WithRetention(r Retention) Option {
 }
 
 // WithMemoryLimit bounds the memory of a hub, in bytes: 256 MiB by default, 0 = no limit. It counts the logs of all topics,
-// their encodings and what is queued for single connections; a connection itself costs a constant on top. At the limit the
-// encodings that were not used for longest go first, since they can be made again, then the oldest messages.
+// their encodings, what was read from Replayers and what is queued for single connections; a connection itself costs a constant on
+// top. At the limit the encodings that were not used for longest go first, since they can be made again, then the oldest messages,
+// those from Replayers before all others.
 func WithMemoryLimit(bytes int64) Option {
 	must(bytes == 0 || bytes >= 1<<20, "WithMemoryLimit(%d): at least 1 MiB, or 0 for no limit", bytes)
 	return option(func(c *config) { c.memory = bytes })
+}
+
+// WithMaxReplays bounds how many Replayers are read from at the same time: 2×GOMAXPROCS by default. Viewers that are at about
+// the same place share one, as long as they keep within 4 MiB of each other; others wait for their turn, and one that is read for
+// long gives way to them. Set it lower where reading is dear, as from a slow disk, and higher where it mostly waits, as for a
+// network.
+func WithMaxReplays(n int) Option {
+	must(n > 0, "WithMaxReplays(%d): must be positive", n)
+	return option(func(c *config) { c.replays = n })
 }
 
 // WithPing sets after how much silence of its peer a WebSocket is pinged, 25 s by default, and how much more silence ends

@@ -149,8 +149,14 @@ func (r *reader) event() (event, error) {
 			r.id = e.id
 		}
 		switch {
-		case line == "" && dispatch:
-			return e, nil
+		case line == "":
+			if e.id != "" { // not before the block is whole
+				r.id = e.id
+			}
+			if dispatch {
+				return e, nil
+			}
+			e = event{}
 		case field == "data":
 			if dispatch {
 				e.data += "\n"

@@ -14,18 +14,25 @@ import (
 // A topic is a log and those who look at it.
 type topic struct {
 	name string
+	cfg  TopicConfig
 	log  *stream.Log
 	fan  *fanout.Topic
 
 	visitors int          // who holds it; guarded by Hub.mu
 	claims   atomic.Int32 // batches that were accepted and are not yet appended; raised with Hub.mu
 
-	mu       sync.Mutex // guards the rest; taken after Hub.mu, before no other but the log's
+	mu       sync.Mutex // guards what follows, up to pacing; taken after Hub.mu, before no other but the log's
 	numbered numbering
 	owner    *publisher // of a topic that a Source numbers, while the Source runs
 	replayer Replayer
 	epoch    uint64 // of a topic that the hub numbers
 	waiting  map[*subscription]start
+	replays  []*replay // that have viewers
+	lives    int       // how often the replayer has changed: what was read from another one is nobody's any more
+
+	pacing   sync.Mutex // guards the rest, which is pace's
+	paced    uint64     // Bytes of the log when pace last looked
+	patience patience
 }
 
 type numbering uint8
@@ -85,6 +92,7 @@ func (t *topic) own(pub *publisher, r Replayer) {
 	t.numbered, t.owner = bySource, pub
 	if r != nil {
 		t.replayer = r
+		t.lives++
 	}
 }
 
@@ -112,6 +120,7 @@ func (t *topic) abandon(pub *publisher) {
 	defer t.mu.Unlock()
 	if t.owner == pub {
 		t.owner, t.replayer = nil, nil
+		t.lives++
 	}
 }
 
@@ -135,7 +144,15 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 	if t.epoch != 0 {
 		pos = stream.Position{Epoch: t.epoch, Offset: a.NextSeq()}
 	}
-	var flags stream.Flags
+	if m.Gap != nil {
+		a.Add(pos, nanos, m.flags(), m.Gap.wire().AppendBinary(nil))
+		return
+	}
+	a.Add(pos, nanos, m.flags(), m.Data)
+}
+
+// flags are what a log keeps of a message beside its payload.
+func (m *Message) flags() (flags stream.Flags) {
 	if m.Binary {
 		flags |= stream.Binary
 	}
@@ -143,10 +160,9 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 		flags |= stream.Partial
 	}
 	if m.Gap != nil {
-		a.Add(pos, nanos, flags|stream.Gap, m.Gap.wire().AppendBinary(nil))
-		return
+		flags |= stream.Gap
 	}
-	a.Add(pos, nanos, flags, m.Data)
+	return flags
 }
 
 // empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message. Hub.mu is

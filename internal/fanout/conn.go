@@ -23,7 +23,8 @@ var (
 // A Handler knows what the write side does not: what a format looks like, and what to do about lag. Its methods must not
 // block. All but Lagged only append bytes, and must not call back.
 type Handler interface {
-	// Lagged: the message at the subscription's cursor is no longer in the log. It rests until Resume. No lock is held.
+	// Lagged: the message at the subscription's cursor is no longer in the log, or the log that it follows has ended there. It
+	// rests until Resume or Follow. No lock is held.
 	Lagged(s *Sub, cur stream.Cursor)
 	// Quiet appends what a quiet connection is to be sent as its heartbeat. The caller has the turn.
 	Quiet(dst []byte) []byte
@@ -153,14 +154,6 @@ func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
-}
-
-// ended is what a caller gets who comes too late.
-func (c *Conn) ended() error {
-	if err := c.Err(); err != nil {
-		return err
-	}
-	return os.ErrClosed
 }
 
 // Sent returns how many messages and bytes the kernel has taken.
@@ -615,8 +608,7 @@ func (c *Conn) apply(o op) {
 	case opAdd:
 		c.subs = append(c.subs, s)
 	case opResume:
-		s.live, s.coming, s.cur = true, false, o.cur
-		s.moved()
+		s.resume(&o)
 	case opStand:
 		s.cur.Pos, s.coming = o.cur.Pos, o.coming
 	case opPlace:
@@ -628,16 +620,12 @@ func (c *Conn) apply(o op) {
 	}
 }
 
-// take begins to send what was fed.
+// take begins to send a notice.
 func (c *Conn) take(s *Sub) {
 	c.mu.Lock()
 	chunk := s.pending
 	s.pending = stream.Chunk{}
 	c.mu.Unlock()
-	select {
-	case s.free <- struct{}{}:
-	default:
-	}
 	if s.gone {
 		c.pool.cfg.Budget.Use(-int64(len(chunk.Bytes)))
 		return
@@ -681,7 +669,7 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 		if c.Rewrite {
 			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
 		}
-		chunk, state := s.enc.Next(&s.cur, limit)
+		chunk, state := s.next(limit)
 		switch state {
 		case stream.AtHead:
 			c.turnOf++

@@ -191,8 +191,8 @@ type shard struct {
 	dirty atomic.Bool // it is in w.topics
 	count atomic.Int32
 
-	mu   sync.Mutex
-	subs []*Sub
+	mu      sync.Mutex
+	members []*member
 }
 
 // NewTopic returns an empty topic.
@@ -231,38 +231,97 @@ func (t *Topic) Len() int {
 func (t *Topic) Each(f func(*Sub)) {
 	var subs []*Sub
 	for i := range t.shards {
-		t.shards[i].mu.Lock()
-		subs = append(subs, t.shards[i].subs...)
-		t.shards[i].mu.Unlock()
+		subs = t.shards[i].list(subs)
 	}
 	for _, s := range subs {
 		f(s)
 	}
 }
 
+// stillTime is how long a subscription has not moved that stands still.
+const stillTime = 500 * time.Millisecond
+
+// Trailing counts the subscriptions that are more than far bytes behind the log's end and not standing still, and all of which
+// the place is known.
+func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
+	now := time.Now()
+	t.each(func(m *member) {
+		at, ok := m.place()
+		if !ok {
+			return
+		}
+		if at != m.seen {
+			m.seen, m.movedAt = at, now
+		}
+		all++
+		if end-min(at, end) > far && now.Sub(m.movedAt) < stillTime {
+			trailing++
+		}
+	})
+	return trailing, all
+}
+
+// Moved reports whether a subscription has moved since the last look.
+func (t *Topic) Moved() (moved bool) {
+	t.each(func(m *member) {
+		at, _ := m.place()
+		moved = moved || at != m.seen
+		m.seen = at
+	})
+	return moved
+}
+
+// Front is the place of the subscription that has come furthest; false while there is none.
+func (t *Topic) Front() (bytes uint64, ok bool) {
+	t.each(func(m *member) {
+		if at, known := m.place(); known {
+			bytes, ok = max(bytes, at), true
+		}
+	})
+	return bytes, ok
+}
+
+func (t *Topic) each(f func(*member)) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, m := range s.members {
+			f(m)
+		}
+		s.mu.Unlock()
+	}
+}
+
 // snapshot copies the subscriptions into buf, after taking back the mark: what comes later marks it again.
 func (s *shard) snapshot(buf []*Sub) []*Sub {
 	s.dirty.Store(false)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append(buf[:0], s.subs...)
+	return s.list(buf[:0])
 }
 
-func (s *shard) add(sub *Sub) {
+func (s *shard) list(buf []*Sub) []*Sub {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub.index = len(s.subs)
-	s.subs = append(s.subs, sub)
+	for _, m := range s.members {
+		buf = append(buf, m.sub)
+	}
+	return buf
+}
+
+func (s *shard) add(m *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.index = len(s.members)
+	s.members = append(s.members, m)
 	s.count.Add(1)
 }
 
-func (s *shard) remove(sub *Sub) {
+func (s *shard) remove(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := len(s.subs) - 1
-	s.subs[sub.index] = s.subs[last]
-	s.subs[sub.index].index = sub.index
-	s.subs[last] = nil
-	s.subs = s.subs[:last]
+	last := len(s.members) - 1
+	s.members[m.index] = s.members[last]
+	s.members[m.index].index = m.index
+	s.members[last] = nil
+	s.members = s.members[:last]
 	s.count.Add(-1)
 }

@@ -103,7 +103,7 @@ func (b *Budget) reclaim() {
 	clock := b.clock.Add(1) - 1
 	logs := b.list()
 	b.dropSegments(logs, clock)
-	for _, spare := range []int{1, 0} { // each log keeps the block that it is writing to, if that is enough
+	for _, spare := range []bool{true, false} { // each log keeps the block that it is writing to, if that is enough
 		for b.kept.Load() > target {
 			l := oldestLog(logs, spare)
 			if l == nil {
@@ -138,13 +138,17 @@ func (b *Budget) dropSegments(logs []*Log, clock uint64) {
 	}
 }
 
-// oldestLog returns the log with the oldest block that may go: each log keeps spare blocks.
-func oldestLog(logs []*Log, spare int) *Log {
+// oldestLog returns the log with the oldest block that may go, its spare ones or not.
+func oldestLog(logs []*Log, spare bool) *Log {
 	var oldest *Log
 	when := int64(0)
 	for _, l := range logs {
 		l.mu.Lock()
-		if len(l.blocks) > spare {
+		keep := 0
+		if spare {
+			keep = l.spare
+		}
+		if len(l.blocks) > keep {
 			if t := l.blocks[0].recs[0].time; oldest == nil || t < when {
 				oldest, when = l, t
 			}

@@ -79,7 +79,11 @@ func (e *Encoding) Log() *Log { return e.log }
 // Next returns what comes at c: as many whole messages as fit into limit bytes, at least one. It does not move c: see
 // Chunk.Advance.
 func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
+	closed := e.log.closed.Load() // before head: then that is the last one
 	if c.Seq >= e.log.head.Load() {
+		if closed {
+			return Chunk{}, Lost
+		}
 		return Chunk{}, AtHead
 	}
 	e.mu.Lock()

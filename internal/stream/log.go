@@ -19,7 +19,9 @@ type Log struct {
 	budget *Budget
 	keep   Retention
 
-	head atomic.Uint64 // next, readable without the lock
+	head   atomic.Uint64 // next, readable without the lock
+	closed atomic.Bool   // no more records will come
+	spare  int           // how many blocks it keeps where the memory limit allows it at all
 
 	mu        sync.Mutex
 	blocks    []*block // oldest first; the last one grows
@@ -36,7 +38,7 @@ type Log struct {
 
 // NewLog returns an empty log that accounts for its memory in b.
 func NewLog(keep Retention, b *Budget) *Log {
-	l := &Log{budget: b, keep: keep, first: 1, next: 1, encodings: make(map[string]*Encoding)}
+	l := &Log{budget: b, keep: keep, spare: 1, first: 1, next: 1, encodings: make(map[string]*Encoding)}
 	l.head.Store(1)
 	b.add(l)
 	return l
@@ -166,6 +168,20 @@ func (l *Log) dropOldest() {
 	if len(l.blocks) == 0 {
 		l.blocks = nil
 	}
+}
+
+// Spare makes the log keep its n newest blocks, instead of only the one that it is writing to, unless the memory limit is too
+// small for that. It must be called before the first record comes.
+func (l *Log) Spare(n int) { l.spare = n }
+
+// Close says that no more records will come: for a reader that has had all of them the next one is Lost.
+func (l *Log) Close() { l.closed.Store(true) }
+
+// Bytes is how much payload has ever been appended.
+func (l *Log) Bytes() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cum
 }
 
 // Maintain applies the age limit and forgets encodings that had no viewer for linger.

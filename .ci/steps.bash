@@ -58,7 +58,7 @@ fuzz() { # fuzz TIME
 	targets=$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, t[i]; n = 0 }')
 	echo "$(wc -l <<<"$targets") targets, $1 each"
 	export -f fuzz_one
-	xargs -P "$(nproc)" -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
+	xargs -P $((2 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
 }
 
 # fuzz_one runs one target. The fuzzer sometimes fails at its own deadline, without any input to blame (golang/go#75804):

@@ -18,6 +18,7 @@ import (
 // Grace. Run goes on, tells of it once, does not spin, and then delivers every line once. Only the copy of a truncated file may
 // be given up, after Grace.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	stride := 3
 	if testing.Short() || raced {
 		stride = 23

@@ -20,11 +20,11 @@ import (
 // FOLLOW_PARK=1 closes files while they are idle: what is then removed, or truncated, unread is a gap that the model does not expect.
 // FOLLOW_HEADER=1 lets all generations begin with the same line: then a position right after it is one of several generations,
 // and a replay from there need not be the one that the model expects.
-func TestRandomPrograms(t *testing.T) { randomPrograms(t, false) }
+func TestRandomPrograms(t *testing.T) { t.Parallel(); randomPrograms(t, false) }
 
 // TestRandomRestarts is the same with a checkpoint: whenever the program would stop, the process may end, or be killed. All
 // that holds for one process holds for a sequence of them, but that a killed one's last second is repeated.
-func TestRandomRestarts(t *testing.T) { randomPrograms(t, true) }
+func TestRandomRestarts(t *testing.T) { t.Parallel(); randomPrograms(t, true) }
 
 func randomPrograms(t *testing.T, restarts bool) {
 	first, last := 0, 500

@@ -22,6 +22,7 @@ import (
 // FOLLOW_WINDOWS=n does every nth of them, 1 all; FOLLOW_WINDOW='story/action/unread/writer/call' one, and shows it.
 // FOLLOW_ALL=1 goes on after many have failed.
 func TestRaceWindows(t *testing.T) {
+	t.Parallel()
 	stride := 101
 	if testing.Short() || raced {
 		stride = 499

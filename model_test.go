@@ -46,6 +46,9 @@ func soak(n int) int {
 	if os.Getenv("TAILCAST_SOAK") != "" {
 		return 40 * n
 	}
+	if raced {
+		return n / 3
+	}
 	return n
 }
 

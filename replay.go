@@ -42,9 +42,9 @@ type replay struct {
 	last    Position // of the last message that was read
 	viewers int
 	expect  map[Position][]follower // of these, those whose place has not been read yet
-	until   uint64                       // Bytes of the log by which it must have been
-	ended   bool                         // nothing more will be read
-	joined  bool                         // at its end, the topic's log goes on at exit
+	until   uint64                  // Bytes of the log by which it must have been
+	ended   bool                    // nothing more will be read
+	joined  bool                    // at its end, the topic's log goes on at exit
 	exit    stream.Cursor
 	err     error // why it was given up
 }

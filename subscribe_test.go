@@ -580,7 +580,7 @@ func subscribeModel(t *testing.T, seed uint64, gaps, replays *atomic.Int32) {
 	const total = 3000
 	var tp *tape
 	m := &modelRun{t: t}
-	publish := func(n int) {}
+	var publish func(n int)
 	published := 0
 	if seed%2 == 0 {
 		tp = &tape{next: make(chan int)}

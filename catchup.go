@@ -139,15 +139,21 @@ func (s *subscription) join(from Position) bool {
 
 // lost declares that nothing is known of what came after from, and goes on with what there is.
 func (s *subscription) lost(from Position) {
-	cur := s.topic.log.Oldest()
-	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
-	s.topic.mu.Lock()
-	if s.topic.epoch == from.Epoch && s.topic.numbered == byHub && from.Offset < cur.Seq-1 {
-		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
-	}
-	s.topic.mu.Unlock()
+	gap, cur := s.topic.lost(from)
 	s.declare(gap)
 	s.live(cur)
+}
+
+// lost returns the gap after from, of which nothing is known, and where what there is begins.
+func (t *topic) lost(from Position) (*Gap, stream.Cursor) {
+	cur := t.log.Oldest()
+	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.epoch == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
+		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
+	}
+	return gap, cur
 }
 
 // declare tells the viewer of a gap of its own.
@@ -215,7 +221,7 @@ func (s *subscription) catchUp(r Replayer, from Position, alone bool) {
 	}
 	s.conn.hub.catchups.Add(1)
 	s.from = from
-	p, cur, here := s.topic.stand(s, r, from, alone)
+	p, cur, here := s.topic.stand(s, s.conn.hub, r, from, alone)
 	if s.past = p; here {
 		s.follow(cur)
 	}
@@ -291,19 +297,15 @@ func (s *subscription) leaveLocked() *replay {
 // onward is called when the replay that it has followed has no more for it: where the topic's log takes over, where it was given
 // up, or because it was too slow.
 func (s *subscription) onward(p *replay, cur stream.Cursor) {
-	p.topic.mu.Lock()
-	_, next := p.log.Bounds()
-	end := p.ended && cur.Seq == next
-	joined, exit, err := p.joined, p.exit, p.err
-	p.topic.mu.Unlock()
+	end, exit, err := p.exitAt(cur)
 	s.replayed += int64(cur.Cum - min(s.entered, cur.Cum))
 	from := Position(cur.Pos)
 	switch first, _ := s.topic.log.Bounds(); {
 	case end && err != nil:
 		s.lost(from)
-	case end && joined && exit.Seq >= first:
+	case exit.Seq >= first:
 		s.live(exit)
-	case end && joined && exit.Pos != (stream.Position{}):
+	case exit.Pos != (stream.Position{}):
 		s.resume(Position(exit.Pos))
 	case s.conn.hub.cfg.limits.ReplayBytes >= 0 && s.replayed >= s.conn.hub.cfg.limits.ReplayBytes && !s.join(from):
 		cur := s.topic.log.Oldest()
@@ -311,6 +313,20 @@ func (s *subscription) onward(p *replay, cur stream.Cursor) {
 	default:
 		s.resume(from)
 	}
+}
+
+// exitAt reports whether cur is the end of what the replay has read for good, and then where the topic's log takes over (zero if
+// it does not), or why it was given up.
+func (p *replay) exitAt(cur stream.Cursor) (end bool, exit stream.Cursor, err error) {
+	p.topic.mu.Lock()
+	defer p.topic.mu.Unlock()
+	if _, next := p.log.Bounds(); !p.ended || cur.Seq != next {
+		return false, stream.Cursor{}, nil
+	}
+	if p.joined {
+		exit = p.exit
+	}
+	return true, exit, p.err
 }
 
 // end is called once, when the subscription is over.

@@ -18,6 +18,8 @@
 // because it was away or is slow, is read again from there, and the viewer joins the live log at the exact message. For a
 // Tail the file itself is that memory.
 //
+// The program itself watches a topic with a loop over Hub.Subscribe, with the guarantees that viewers have.
+//
 // # Guarantees
 //
 // Order. Per topic there is one order, that of Publish, and what each viewer is sent is a subsequence of it in that order.

@@ -43,6 +43,32 @@ func ExampleHub_Publish() {
 	// Output: hello, everybody
 }
 
+// A program watches a topic itself: here until it has seen an error.
+func ExampleHub_Subscribe() {
+	hub := tailcast.New()
+	defer hub.Close()
+	for _, line := range []string{"started", "ready", "error: no space left", "stopped"} {
+		_ = hub.Publish(context.Background(), tailcast.Message{Data: []byte(line)})
+	}
+	for msg, err := range hub.Subscribe(context.Background(), "", tailcast.Earliest()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if msg.Gap != nil {
+			fmt.Println("missed:", msg.Gap.Count)
+			continue
+		}
+		fmt.Printf("%s\n", msg.Data)
+		if strings.HasPrefix(string(msg.Data), "error: ") {
+			break
+		}
+	}
+	// Output:
+	// started
+	// ready
+	// error: no space left
+}
+
 // Several topics behind one handler; a request may ask for some of them with ?topic=….
 func ExampleHub_Handler() {
 	hub := tailcast.New()

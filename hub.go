@@ -40,7 +40,9 @@ type Hub struct {
 	topics  map[string]*topic
 	most    int // topics since the map was made: a map keeps the memory of what it had once
 	conns   map[*Conn]struct{}
-	idle    chan struct{} // closed when the hub is closing and the last connection has ended
+	loops   map[*loop]struct{} // of Subscribe
+	idle    chan struct{}      // closed when the hub is closing and the last connection and loop have ended
+	full    chan struct{}      // closed when the hub is closing and its logs have got their last message
 	sources []*sourceRun
 	runs    map[*context.CancelCauseFunc]struct{}
 	running sync.WaitGroup // calls of Run
@@ -64,8 +66,10 @@ func New(opts ...Option) *Hub {
 		cfg:    defaults(),
 		topics: make(map[string]*topic),
 		conns:  make(map[*Conn]struct{}),
+		loops:  make(map[*loop]struct{}),
 		runs:   make(map[*context.CancelCauseFunc]struct{}),
 		idle:   make(chan struct{}),
+		full:   make(chan struct{}),
 	}
 	for _, o := range opts {
 		must(o != nil, "New: nil Option")
@@ -280,6 +284,7 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.beginClosing()
 	h.appends.Wait() // a viewer that has everything before would miss them
+	h.fill()
 	sources := make(chan struct{})
 	go func() { h.running.Wait(); close(sources) }()
 	var drains sync.WaitGroup // not wg: another Shutdown may be waiting for that
@@ -314,6 +319,9 @@ func (h *Hub) hurry() {
 	const moment = 100 * time.Millisecond
 	for c := range h.Conns() {
 		c.end(errShutdown)
+	}
+	for _, l := range h.allLoops() {
+		l.cutOff()
 	}
 	t := time.NewTimer(moment)
 	defer t.Stop()
@@ -362,8 +370,24 @@ func (h *Hub) beginClosing() {
 	for cancel := range h.runs {
 		(*cancel)(ErrClosed)
 	}
-	if len(h.conns) == 0 {
+	h.vacate()
+}
+
+// vacate is called when one less is there, or the hub begins to close; mu is held.
+func (h *Hub) vacate() {
+	if h.state != hubOpen && len(h.conns) == 0 && len(h.loops) == 0 {
 		close(h.idle)
+	}
+}
+
+// fill says that no more messages will come.
+func (h *Hub) fill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.full: // by another Shutdown
+	default:
+		close(h.full)
 	}
 }
 
@@ -463,9 +487,7 @@ func (h *Hub) dismiss(c *Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, c)
-	if h.state != hubOpen && len(h.conns) == 0 {
-		close(h.idle)
-	}
+	h.vacate()
 }
 
 // visit returns a topic for somebody who looks at it, until part.

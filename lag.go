@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -78,7 +79,8 @@ func (c *config) topic(name string) TopicConfig {
 // WaitLag waits until no viewer of the topic is more than this many bytes behind, for programs that want to pace themselves by
 // their slowest viewer. What counts is payload that the kernel has not taken yet. A viewer that reads the topic's past, and of
 // which it is not known how far behind it is, counts as further behind until it has caught up. One that takes nothing holds it
-// up until its connection ends: see WithWriteTimeout. It returns at once for a topic that has no viewers.
+// up until its connection ends: see WithWriteTimeout. It returns at once for a topic that has no viewers. The loops of
+// Hub.Subscribe do not count.
 //
 // It returns ctx's error when that is done first.
 func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error {
@@ -109,7 +111,9 @@ func (t *topic) lags(far uint64) (lags bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.replays {
-		lags = lags || len(p.expect) > 0
+		for _, list := range p.expect {
+			lags = lags || slices.ContainsFunc(list, func(v follower) bool { _, client := v.(*subscription); return client })
+		}
 	}
 	return lags
 }
@@ -131,7 +135,7 @@ func (t *topic) pace(ctx context.Context, memory int64) {
 		bound = memory / 4
 	}
 	const look = 64 << 10
-	if bound == 0 || t.fan.Len() == 0 || !t.pacing.TryLock() {
+	if bound == 0 || t.fan.Idle() || !t.pacing.TryLock() {
 		return
 	}
 	defer t.pacing.Unlock()

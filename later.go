@@ -21,14 +21,6 @@ func laterOption(name string) Option {
 	return nil
 }
 
-// Subscribe lets the program itself watch a topic, from just after the message at from; the zero Position stands for "from now
-// on", Earliest() for all that can be had. An error is final, and comes once and last. Breaking off the loop unsubscribes.
-//
-// Not in this version: it yields an error that matches errors.ErrUnsupported.
-func (h *Hub) Subscribe(ctx context.Context, topic string, from Position) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) { yield(Message{}, later("Subscribe")) }
-}
-
 // A PushResult says what became of a push.
 type PushResult struct {
 	Matched int // connections of the user that have the topic

@@ -41,10 +41,10 @@ type replay struct {
 	start   Position // where it begins
 	last    Position // of the last message that was read
 	viewers int
-	expect  map[Position][]*subscription // of these, those whose place has not been read yet
-	until   uint64                       // Bytes of the log by which it must have been
-	ended   bool                         // nothing more will be read
-	joined  bool                         // at its end, the topic's log goes on at exit
+	expect  map[Position][]follower // of these, those whose place has not been read yet
+	until   uint64                  // Bytes of the log by which it must have been
+	ended   bool                    // nothing more will be read
+	joined  bool                    // at its end, the topic's log goes on at exit
 	exit    stream.Cursor
 	err     error // why it was given up
 }
@@ -73,6 +73,12 @@ var (
 	errEnded  = errors.New("the replay ended by itself")
 )
 
+// A follower is a viewer of a replay. Its methods are called without a lock.
+type follower interface {
+	arrive(p *replay)     // p has come to its place
+	disappoint(p *replay) // p is not going to, if it has not come there
+}
+
 // A batchReplayer replays many messages at a time.
 type batchReplayer interface {
 	replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error
@@ -80,7 +86,7 @@ type batchReplayer interface {
 
 // stand finds the replay for a viewer that goes on after from, or starts it. If that has been read already, the viewer's place
 // is at the cursor; if not, the viewer is expected. A viewer that is alone waits for nobody.
-func (t *topic) stand(s *subscription, r Replayer, from Position, alone bool) (p *replay, cur stream.Cursor, here bool) {
+func (t *topic) stand(s follower, h *Hub, r Replayer, from Position, alone bool) (p *replay, cur stream.Cursor, here bool) {
 	started := false
 	defer func() {
 		if started { // not with topic.mu: the hub's comes first
@@ -101,7 +107,7 @@ func (t *topic) stand(s *subscription, r Replayer, from Position, alone bool) (p
 			return p, stream.Cursor{}, false
 		}
 	}
-	p = newReplay(s.conn.hub, t, r, from)
+	p = newReplay(h, t, r, from)
 	t.replays = append(t.replays, p)
 	if alone {
 		cur = p.begin()
@@ -114,7 +120,7 @@ func (t *topic) stand(s *subscription, r Replayer, from Position, alone bool) (p
 }
 
 func newReplay(h *Hub, t *topic, r Replayer, from Position) *replay {
-	p := &replay{topic: t, hub: h, source: r, life: t.lives, start: from, expect: make(map[Position][]*subscription)}
+	p := &replay{topic: t, hub: h, source: r, life: t.lives, start: from, expect: make(map[Position][]follower)}
 	p.log = stream.NewLog(stream.Retention{Bytes: replayBytes}, h.budget)
 	p.log.Spare(4)
 	p.fan = h.pool.NewTopic()
@@ -159,18 +165,18 @@ func (p *replay) nears(from Position) bool {
 }
 
 // await makes s one of those who are there as soon as the message at from has been read; topic.mu is held.
-func (p *replay) await(s *subscription, from Position) {
+func (p *replay) await(s follower, from Position) {
 	p.viewers++
 	p.expect[from] = append(p.expect[from], s)
 	p.until = p.log.Bytes() + replayNear
 }
 
 // part takes back a stand.
-func (p *replay) part(s *subscription, from Position) {
+func (p *replay) part(s follower, from Position) {
 	t := p.topic
 	t.mu.Lock()
 	if list := p.expect[from]; slices.Contains(list, s) {
-		if list = slices.DeleteFunc(list, func(o *subscription) bool { return o == s }); len(list) > 0 {
+		if list = slices.DeleteFunc(list, func(o follower) bool { return o == s }); len(list) > 0 {
 			p.expect[from] = list
 		} else {
 			delete(p.expect, from)
@@ -204,7 +210,7 @@ func (p *replay) run() {
 	t.mu.Lock()
 	p.ended = true
 	left := p.viewers == 0
-	var expected []*subscription
+	var expected []follower
 	for _, list := range p.expect {
 		expected = append(expected, list...)
 	}
@@ -267,13 +273,13 @@ func (p *replay) open() {
 }
 
 // takeExpected returns those whose place is after the message at pos; topic.mu is held.
-func (p *replay) takeExpected(pos Position) []*subscription {
+func (p *replay) takeExpected(pos Position) []follower {
 	here := p.expect[pos]
 	delete(p.expect, pos)
 	return here
 }
 
-func arrive(viewers []*subscription, p *replay) {
+func arrive(viewers []follower, p *replay) {
 	for _, s := range viewers {
 		s.arrive(p)
 	}
@@ -364,7 +370,7 @@ func (p *replay) append(msgs []Message) error {
 }
 
 // note notes how far it has read, and returns those who have waited for that.
-func (p *replay) note(msgs []Message) (here []*subscription) {
+func (p *replay) note(msgs []Message) (here []follower) {
 	p.topic.mu.Lock()
 	defer p.topic.mu.Unlock()
 	for i := range msgs {
@@ -491,7 +497,7 @@ func (t *topic) chasing(at Position, but *replay) (viewers int) {
 
 // disappoint ends the wait for those whose place should have been read by now.
 func (p *replay) disappoint(end uint64) error {
-	var late []*subscription
+	var late []follower
 	p.topic.mu.Lock()
 	if end > p.until {
 		for pos := range p.expect {

@@ -248,6 +248,7 @@ func (t *topic) begin(pub *publisher, r Replayer, at Position) error {
 	t.own(pub, r)
 	t.mu.Unlock()
 	t.log.SetBase(stream.Position(at))
+	t.fan.Wake() // for loops that wait for something to be known
 	t.settle()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tailcast/tailcast/internal/testnet"
 )
 
 // A logtailProcess is examples/logtail, as a user runs it.
@@ -264,32 +267,63 @@ func (s *sse) close() { s.resp.Body.Close() }
 
 func (s *sse) last() string { return s.id }
 
-// An ndjson reads envelopes, one a line.
-type ndjson struct {
-	resp *http.Response
-	br   *bufio.Reader
-	id   string // of the last line that was complete
+// An envelopes reads objects, one a line or a message of a WebSocket.
+type envelopes struct {
+	next func() ([]byte, error)
+	end  io.Closer
+	id   string // of the last one that was complete
 }
 
-func openNDJSON(url, lastID string) (*ndjson, error) {
-	if lastID != "" {
-		url += "?since=" + lastID
-	}
-	resp, err := streamOf(url, http.Header{"Accept": {"application/x-ndjson"}})
+func openNDJSON(url, lastID string) (*envelopes, error) {
+	resp, err := streamOf(since(url, lastID), http.Header{"Accept": {"application/x-ndjson"}})
 	if err != nil {
 		return nil, err
 	}
-	return &ndjson{resp: resp, br: bufio.NewReaderSize(resp.Body, 64<<10), id: lastID}, nil
+	br := bufio.NewReaderSize(resp.Body, 64<<10)
+	return &envelopes{
+		next: func() ([]byte, error) { return br.ReadBytes('\n') },
+		end:  resp.Body,
+		id:   lastID,
+	}, nil
 }
 
-func (s *ndjson) close() { s.resp.Body.Close() }
+// openV1 opens a WebSocket that speaks tailcast.v1.
+func openV1(at, lastID string) (*envelopes, error) {
+	u, err := url.Parse(since(at, lastID))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		return nil, err
+	}
+	ws, _, err := testnet.NewWS(conn, u.Host, u.RequestURI(), http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &envelopes{
+		next: func() ([]byte, error) { _, b, err := ws.ReadMessage(); return b, err },
+		end:  ws,
+		id:   lastID,
+	}, nil
+}
 
-func (s *ndjson) last() string { return s.id }
+func since(url, id string) string {
+	if id != "" {
+		url += "?since=" + id
+	}
+	return url
+}
+
+func (s *envelopes) close() { s.end.Close() }
+
+func (s *envelopes) last() string { return s.id }
 
 // event returns the next message, or what is declared.
-func (s *ndjson) event() (name string, data []byte, err error) {
+func (s *envelopes) event() (name string, data []byte, err error) {
 	for {
-		line, err := s.br.ReadBytes('\n')
+		line, err := s.next()
 		if err != nil {
 			return "", nil, fmt.Errorf("%w: %w", errStream, err)
 		}

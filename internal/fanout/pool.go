@@ -180,10 +180,11 @@ func (w *worker) signal() {
 	}
 }
 
-// A Topic is the set of subscriptions that wake up together, a shard for each worker.
+// A Topic is the set of subscriptions that wake up together, a shard for each worker, and of Watchers.
 type Topic struct {
-	pool   *Pool
-	shards []shard
+	pool     *Pool
+	shards   []shard
+	watchers watchers
 }
 
 type shard struct {
@@ -204,8 +205,9 @@ func (p *Pool) NewTopic() *Topic {
 	return t
 }
 
-// Wake tells the workers that the topic's log has grown. It does not wait for anything.
+// Wake tells the workers and the Watchers that the topic's log has grown. It does not wait for anything.
 func (t *Topic) Wake() {
+	t.watchers.wake()
 	for i := range t.shards {
 		s := &t.shards[i]
 		if s.count.Load() == 0 || s.dirty.Swap(true) {
@@ -241,55 +243,59 @@ func (t *Topic) Each(f func(*Sub)) {
 // stillTime is how long a subscription has not moved that stands still.
 const stillTime = 500 * time.Millisecond
 
-// Trailing counts the subscriptions that are more than far bytes behind the log's end and not standing still, and all of which
-// the place is known.
+// Idle reports whether nobody is there.
+func (t *Topic) Idle() bool { return t.watchers.count.Load() == 0 && t.Len() == 0 }
+
+// Trailing counts the subscriptions and Watchers that are more than far bytes behind the log's end and not standing still, and
+// all of which the place is known.
 func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 	now := time.Now()
-	t.each(func(m *member) {
-		at, ok := m.place()
-		if !ok {
+	t.each(func(at uint64, known bool, l *lastLook) {
+		if !known {
 			return
 		}
-		if at != m.seen {
-			m.seen, m.movedAt = at, now
+		if at != l.seen {
+			l.seen, l.movedAt = at, now
 		}
 		all++
-		if end-min(at, end) > far && now.Sub(m.movedAt) < stillTime {
+		if end-min(at, end) > far && now.Sub(l.movedAt) < stillTime {
 			trailing++
 		}
 	})
 	return trailing, all
 }
 
-// Moved reports whether a subscription has moved since the last look.
+// Moved reports whether one of them has moved since the last look.
 func (t *Topic) Moved() (moved bool) {
-	t.each(func(m *member) {
-		at, _ := m.place()
-		moved = moved || at != m.seen
-		m.seen = at
+	t.each(func(at uint64, _ bool, l *lastLook) {
+		moved = moved || at != l.seen
+		l.seen = at
 	})
 	return moved
 }
 
-// Front is the place of the subscription that has come furthest; false while there is none.
+// Front is the place of the one that has come furthest; false while there is none.
 func (t *Topic) Front() (bytes uint64, ok bool) {
-	t.each(func(m *member) {
-		if at, known := m.place(); known {
+	t.each(func(at uint64, known bool, _ *lastLook) {
+		if known {
 			bytes, ok = max(bytes, at), true
 		}
 	})
 	return bytes, ok
 }
 
-func (t *Topic) each(f func(*member)) {
+// each calls f with the place of everybody who is there, if it is known.
+func (t *Topic) each(f func(at uint64, known bool, l *lastLook)) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for _, m := range s.members {
-			f(m)
+			at, known := m.place()
+			f(at, known, &m.lastLook)
 		}
 		s.mu.Unlock()
 	}
+	t.watchers.each(f)
 }
 
 // snapshot copies the subscriptions into buf, after taking back the mark: what comes later marks it again.

@@ -45,7 +45,12 @@ type member struct {
 	topic *Topic // nil in an away that is not in use
 	index int    // in its shard; guarded by shard.mu, as is the rest
 
-	seen    uint64    // where it was at the last look: see Topic.Trailing
+	lastLook
+}
+
+// A lastLook is what was seen of somebody's place: see Topic.Trailing.
+type lastLook struct {
+	seen    uint64
 	movedAt time.Time // when that was found to have changed
 }
 

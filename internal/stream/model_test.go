@@ -165,6 +165,7 @@ func (m *model) read(v *viewer) {
 	if messages != n+1-v.seq || lagged != m.cums[n]-m.cums[v.seq-1] {
 		m.t.Fatalf("lag %d, %d; want %d, %d", messages, lagged, n+1-v.seq, m.cums[n]-m.cums[v.seq-1])
 	}
+	m.checkRecords(v)
 	limit := 1 + m.rng.IntN(100_000)
 	chunk, state := v.enc.Next(&v.cur, limit)
 	first, next := m.log.Bounds()
@@ -187,6 +188,30 @@ func (m *model) read(v *viewer) {
 		return
 	}
 	m.checkChunk(v, &chunk, limit)
+}
+
+// checkRecords compares what a reader of records gets at v's place, and where each leads.
+func (m *model) checkRecords(v *viewer) {
+	recs, state := m.log.Read(v.cur)
+	first, next := m.log.Bounds()
+	if want := v.seq >= first && v.seq < next; (state == stream.Ready) != want {
+		m.t.Fatalf("reading record %d: state %d; kept are %d to %d", v.seq, state, first, next)
+	}
+	cur, seq := v.cur, v.seq
+	for state == stream.Ready {
+		r, ok := recs.Next(&cur)
+		if !ok {
+			break
+		}
+		if want := m.records[seq-1]; r.Seq != want.Seq || r.Pos != want.Pos || r.Time != want.Time || !bytes.Equal(r.Data, want.Data) {
+			m.t.Fatalf("record %d: %+v, want %+v", seq, r, want)
+		}
+		seq++
+		m.checkCursor("record", cur, seq)
+	}
+	if state == stream.Ready && seq == v.seq {
+		m.t.Fatalf("no record at %d, though one is ready", seq)
+	}
 }
 
 func (m *model) checkChunk(v *viewer, chunk *stream.Chunk, limit int) {

@@ -52,28 +52,39 @@ tidy() {
 	go mod verify
 }
 
-# fuzz runs every fuzz target for the given time, as many at a time as there are processors.
+# fuzz runs every fuzz target for the given time, twice as many at a time as there are processors. Each package is built once.
 fuzz() { # fuzz TIME
-	local targets
-	targets=$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { t[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, t[i]; n = 0 }')
+	local dir targets
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	targets=$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | while read -r package at; do
+		grep -qs '^func Fuzz' "$at"/*_test.go || continue
+		go test -c -vet=off -fuzz=. -o "$dir/${package//\//_}" "$package"
+		for target in $("$dir/${package//\//_}" -test.list '^Fuzz'); do
+			echo "$package $at $dir/${package//\//_} $target"
+		done
+	done)
 	echo "$(wc -l <<<"$targets") targets, $1 each"
+	FUZZ_CACHE=$(go env GOCACHE)/fuzz
+	export FUZZ_CACHE
 	export -f fuzz_one
 	xargs -P $((2 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
 }
 
 # fuzz_one runs one target. The fuzzer sometimes fails at its own deadline, without any input to blame (golang/go#75804):
 # that, and nothing else, is tried once more.
-fuzz_one() { # fuzz_one TIME PACKAGE TARGET
+fuzz_one() { # fuzz_one TIME PACKAGE DIRECTORY BINARY TARGET
 	local out
+	cd "$3"
 	for attempt in 1 2; do
-		if out=$(go test -run '^$' -fuzz "^$3\$" -fuzztime "$1" -parallel 1 "$2" 2>&1); then
-			printf '%s %s: %s\n' "$2" "$3" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -1)"
+		if out=$("$4" -test.run '^$' -test.fuzz "^$5\$" -test.fuzztime "$1" -test.parallel 1 -test.fuzzcachedir "$FUZZ_CACHE/$2" 2>&1); then
+			printf '%s %s: %s\n' "$2" "$5" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -1)"
 			return
 		fi
 		if ((attempt == 2)) || ! grep -q 'context deadline exceeded' <<<"$out" || grep -q 'Failing input\|panic\|fatal error' <<<"$out"; then
 			break
 		fi
 	done
-	printf '%s %s FAILED\n%s\n' "$2" "$3" "$out"
+	printf '%s %s FAILED\n%s\n' "$2" "$5" "$out"
 	return 1
 }

@@ -53,6 +53,19 @@ func (c *controls) want(t *testing.T, want ...string) {
 	*c = nil
 }
 
+// accept accepts a client in memory, for a bubble.
+func accept(t *testing.T, o wsconn.Options) (*wsconn.Conn, *testnet.WS, *http.Server) {
+	t.Helper()
+	l := testnet.Listen()
+	accepted := make(chan *wsconn.Conn, 1)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accepted <- must(wsconn.Accept(w, r, o))
+	})}
+	go srv.Serve(l)
+	ws := must(testnet.DialWS(t.Context(), l, "/", nil))
+	return <-accepted, ws, srv
+}
+
 // overEach runs f over TCP, over TLS, and in memory inside a bubble. The connection that f accepts must be all it leaves open.
 func overEach(t *testing.T, o wsconn.Options, f func(t *testing.T, fx *fixture)) {
 	setup := func(t *testing.T) (*fixture, *httptest.Server) {
@@ -399,14 +412,7 @@ func TestReleaseWakesReadAndLeavesTheConnectionToItsOwner(t *testing.T) {
 
 func TestLastReadFollowsTheBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := testnet.Listen()
-		accepted := make(chan *wsconn.Conn, 1)
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			accepted <- must(wsconn.Accept(w, r, wsconn.Options{}))
-		})}
-		go srv.Serve(l)
-		ws := must(testnet.DialWS(t.Context(), l, "/", nil))
-		c := <-accepted
+		c, ws, srv := accept(t, wsconn.Options{})
 		begin := time.Now()
 		go c.Read()
 		check := func(want time.Duration) {
@@ -433,15 +439,8 @@ func TestLastReadFollowsTheBytes(t *testing.T) {
 // The library gives up a control frame whose payload has not come within five seconds.
 func TestAnUnfinishedPingEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := testnet.Listen()
-		accepted := make(chan *wsconn.Conn, 1)
 		var got controls
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			accepted <- must(wsconn.Accept(w, r, wsconn.Options{Control: got.add}))
-		})}
-		go srv.Serve(l)
-		ws := must(testnet.DialWS(t.Context(), l, "/", nil))
-		c := <-accepted
+		c, ws, srv := accept(t, wsconn.Options{Control: got.add})
 		ws.Conn.Write(testnet.AppendFrame(nil, fin|testnet.OpPing, true, []byte("ping"))[:7])
 		_, _, err := c.Read()
 		var broken *wsconn.ProtocolError
@@ -489,14 +488,7 @@ func TestLingerLetsTheCloseFrameArrive(t *testing.T) {
 
 func TestLingerHasItsLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := testnet.Listen()
-		accepted := make(chan *wsconn.Conn, 1)
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			accepted <- must(wsconn.Accept(w, r, wsconn.Options{}))
-		})}
-		go srv.Serve(l)
-		ws := must(testnet.DialWS(t.Context(), l, "/", nil))
-		c := <-accepted
+		c, ws, srv := accept(t, wsconn.Options{})
 		begin := time.Now()
 		c.Linger(time.Minute, 100)
 		if got := time.Since(begin); got != time.Minute {
@@ -708,15 +700,8 @@ func TestALengthInALongForm(t *testing.T) {
 	all := append(good, "\x81\xfe\x00\x05\x00\x00\x00\x00hello"...)
 	for step := 1; step <= len(all); step++ {
 		synctest.Test(t, func(t *testing.T) {
-			l := testnet.Listen()
-			accepted := make(chan *wsconn.Conn, 1)
 			var got controls
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				accepted <- must(wsconn.Accept(w, r, wsconn.Options{Control: got.add}))
-			})}
-			go srv.Serve(l)
-			ws := must(testnet.DialWS(t.Context(), l, "/", nil))
-			c := <-accepted
+			c, ws, srv := accept(t, wsconn.Options{Control: got.add})
 			go func() {
 				for p := all; len(p) > 0; p = p[min(step, len(p)):] {
 					ws.Conn.Write(p[:min(step, len(p))])

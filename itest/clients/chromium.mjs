@@ -1,19 +1,10 @@
 // Writes each event of Chromium's own EventSource, on the page at the root of URL, to a file: node chromium.mjs URL FILE
-import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { createWriteStream } from "node:fs";
+import { launch } from "./browser.mjs";
 
 const [url, file] = process.argv.slice(2);
 const out = createWriteStream(file);
-const profile = mkdtempSync(join(tmpdir(), "tailcast-chromium-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM,
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-});
-const page = await context.newPage();
+const { page, quit } = await launch();
 await page.goto(new URL("/favicon.ico", url).href); // the right origin, and nothing that reads the stream by itself
 await page.evaluate((url) => new Promise((resolve) => {
   globalThis.lines = [];
@@ -33,5 +24,4 @@ for (let over = false; !over;) {
 }
 console.log("closed");
 out.end();
-await context.close();
-rmSync(profile, { recursive: true, force: true });
+await quit();

@@ -1,8 +1,5 @@
 // Does what it is told on its standard input, a JSON array for each order, and says what happens to it:
 // node visitor.mjs node|chromium ORIGIN
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 // install defines the orders that a page and Node carry out alike: both have a WebSocket and an EventSource.
@@ -50,15 +47,9 @@ if (kind === "node") {
   });
   obey = (name, ...args) => orders[name](...args);
 } else {
-  const { chromium } = await import("playwright-core");
-  const profile = mkdtempSync(join(tmpdir(), "tailcast-chromium-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM,
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"],
-  });
-  const page = await context.newPage();
+  const browser = await (await import("./browser.mjs")).launch();
+  const page = browser.page;
+  quit = browser.quit;
   await page.exposeFunction("say", say);
   await page.addInitScript(install);
   const visit = () => page.goto(new URL("/page", origin).href);
@@ -67,10 +58,6 @@ if (kind === "node") {
     if (name !== "leave") return page.evaluate(([name, args]) => { orders[name](...args); }, [name, args]);
     await page.goto("about:blank");
     await visit();
-  };
-  quit = async () => {
-    await context.close();
-    rmSync(profile, { recursive: true, force: true });
   };
 }
 say("ready", {});

@@ -35,8 +35,6 @@ func zwrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(wrapW{w}, r) })
 }
 
-// A: HTTP/2 stream idle longer than the write timeout
-
 func TestAnIdleStreamOverHTTP2Lives(t *testing.T) {
 	hub := tailcast.New(tailcast.WithWriteTimeout(time.Second))
 	defer hub.Close()
@@ -62,10 +60,6 @@ func TestAnIdleStreamOverHTTP2Lives(t *testing.T) {
 		t.Errorf("after 2 s of silence with a write timeout of 1 s: %q, %v", l, err)
 	}
 }
-
-// B: keep-alive connection after a wrapped HTTP/1 stream ended
-
-// C: open() with a hub that has begun to close between closing() and admit(): Resident
 
 type closeOnFlush struct {
 	http.ResponseWriter
@@ -103,8 +97,6 @@ func TestCloseWhileAStreamOpens(t *testing.T) {
 	}
 }
 
-// D: typed nil CloseError: crashes the process
-
 func TestATypedNilIsNoCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conns, onConnect := connected()
@@ -116,8 +108,6 @@ func TestATypedNilIsNoCrash(t *testing.T) {
 		synctest.Wait()
 	})
 }
-
-// E: messages with a time before 1970
 
 func TestOldTimesAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -141,8 +131,6 @@ func TestOldTimesAreKept(t *testing.T) {
 	})
 }
 
-// F: empty messages
-
 func TestEmptyMessagesAreBounded(t *testing.T) {
 	const limit = 1 << 20
 	hub := tailcast.New(tailcast.WithMemoryLimit(limit))
@@ -158,8 +146,6 @@ func TestEmptyMessagesAreBounded(t *testing.T) {
 	}
 }
 
-// G: many topics
-
 func TestManyTopicsAreBounded(t *testing.T) {
 	const limit = 1 << 20
 	hub := tailcast.New(tailcast.WithMemoryLimit(limit))
@@ -173,8 +159,6 @@ func TestManyTopicsAreBounded(t *testing.T) {
 		t.Errorf("%d bytes in use, limit %d", n, limit)
 	}
 }
-
-// H: large message, stalled viewers
 
 func TestABigMessageIsNotCopiedForEachStalledViewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -191,8 +175,6 @@ func TestABigMessageIsNotCopiedForEachStalledViewer(t *testing.T) {
 		}
 	})
 }
-
-// I: private queues
 
 func TestPrivateQueuesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -213,10 +195,6 @@ func TestPrivateQueuesAreBounded(t *testing.T) {
 	})
 }
 
-// J: joined ids amplify, unaccounted
-
-// K: earliest id then records dropped: silent loss
-
 func TestAViewerFromBeforeTheFirstMessageIsToldWhatItMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 10}))
@@ -232,8 +210,6 @@ func TestAViewerFromBeforeTheFirstMessageIsToldWhatItMissed(t *testing.T) {
 		}
 	})
 }
-
-// L: unsubscribe -> single id -> 400
 
 func TestIdsStayJoinedAfterUnsubscribe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -255,10 +231,6 @@ func TestIdsStayJoinedAfterUnsubscribe(t *testing.T) {
 	})
 }
 
-// M: race in open: first topic written in shared form
-
-// N: topics that were only looked at
-
 func TestVisitedTopicsGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conns, onConnect := connected()
@@ -277,8 +249,6 @@ func TestVisitedTopicsGo(t *testing.T) {
 		}
 	})
 }
-
-// O: shutdown with a source that does not return
 
 func TestShutdownDoesNotWaitForABlockedSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -305,12 +275,6 @@ func TestShutdownDoesNotWaitForABlockedSource(t *testing.T) {
 	})
 }
 
-// P: Close returns nil while a hook runs
-
-// Q: failed publish settles numbering
-
-// R: a source that begins with a gap
-
 func TestASourceMayBeginWithAGap(t *testing.T) {
 	hub := tailcast.New()
 	defer hub.Close()
@@ -322,8 +286,6 @@ func TestASourceMayBeginWithAGap(t *testing.T) {
 	}
 }
 
-// S: Partial then gap in text
-
 type badReplayer struct {
 	tape
 	f func(yield func(tailcast.Message, error) bool)
@@ -332,8 +294,6 @@ type badReplayer struct {
 func (b *badReplayer) Replay(context.Context, string, tailcast.Position) iter.Seq2[tailcast.Message, error] {
 	return b.f
 }
-
-// T: panic in Replay: crash
 
 func TestAPanicOfAReplayIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -346,8 +306,6 @@ func TestAPanicOfAReplayIsContained(t *testing.T) {
 		synctest.Wait()
 	})
 }
-
-// U: permanent replay failure: stuck for ever
 
 func TestAReplayThatFailsForGoodIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -371,10 +329,6 @@ func TestAReplayThatFailsForGoodIsGivenUp(t *testing.T) {
 		}
 	})
 }
-
-// V: hooks: OnConnect before anything is sent; BeforeClose set in OnConnect
-
-// W: Conns sees a Conn before its head is queued
 
 func TestNothingIsSentBeforeTheHead(t *testing.T) {
 	hub := tailcast.New()
@@ -410,12 +364,6 @@ func TestNothingIsSentBeforeTheHead(t *testing.T) {
 		t.Errorf("%d of 2000 responses did not begin with a head: %v", bad, last)
 	}
 }
-
-// X: Send of a message larger than the queue
-
-// Y: gap count when the missed range holds a declared gap
-
-// Z: finished sources pile up
 
 func TestFinishedSourcesAreForgotten(t *testing.T) {
 	hub := tailcast.New()

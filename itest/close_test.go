@@ -68,7 +68,9 @@ func startVisitor(t *testing.T, kind, origin string) *visitor {
 	}
 	go func() {
 		defer close(v.gone)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 16<<20)
+		for lines.Scan() {
 			var e seen
 			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 				t.Errorf("%s says %q", kind, lines.Text())

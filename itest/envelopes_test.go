@@ -47,7 +47,7 @@ func TestEnvelopesAtThePage(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			v.order("envelopes", at)
+			v.order("talk", at, []string{"chat", "tailcast.v1"})
 			if e := v.await("open"); e.Data != "tailcast.v1" {
 				t.Errorf("the subprotocol is %q", e.Data)
 			}
@@ -65,7 +65,7 @@ func TestEnvelopesAtThePage(t *testing.T) {
 			v.await("close")
 			publish("a", "missed in a")
 			publish("b", "missed in b")
-			v.order("envelopes", at+"&topic=b&since="+url.QueryEscape("a="+ids["a"]+",b="+ids["b"]))
+			v.order("talk", at+"&topic=b&since="+url.QueryEscape("a="+ids["a"]+",b="+ids["b"]), []string{"tailcast.v1"})
 			v.await("open")
 			for missed := 0; missed < 2; {
 				switch got := next(); got {

@@ -20,7 +20,7 @@ import (
 	"github.com/tailcast/tailcast/internal/testnet"
 )
 
-// A site is a hub that follows a file, in this process, on a real port.
+// A site is a hub that follows a file, or several, in this process, on a real port.
 type site struct {
 	hub  *tailcast.Hub
 	path string
@@ -28,16 +28,30 @@ type site struct {
 	stop func() // drains the hub; viewers get what is left, and the end
 }
 
+// newSite follows site.path, in the default topic.
 func newSite(t *testing.T, opts ...tailcast.Option) *site {
 	t.Helper()
-	s := &site{hub: tailcast.New(opts...), path: filepath.Join(t.TempDir(), "app.log")}
+	path := filepath.Join(t.TempDir(), "app.log")
+	return startSite(t, path, path, opts...)
+}
+
+// newSites follows site.path, and all else that ends in .log beside it, each in a topic of its name.
+func newSites(t *testing.T, opts ...tailcast.Option) *site {
+	t.Helper()
+	dir := t.TempDir()
+	return startSite(t, filepath.Join(dir, "a.log"), filepath.Join(dir, "*.log"), append(opts, tailcast.WithAuthorize(tailcast.AllowAllTopics))...)
+}
+
+func startSite(t *testing.T, path, pattern string, opts ...tailcast.Option) *site {
+	t.Helper()
+	s := &site{hub: tailcast.New(opts...), path: path}
 	server := httptest.NewUnstartedServer(s.hub)
 	server.Config.ReadHeaderTimeout = 10 * time.Second
 	server.Start()
 	s.url = server.URL
 	ran := make(chan error, 1)
 	go func() {
-		ran <- s.hub.Run(context.Background(), &tailcast.Tail{Path: s.path, Start: tailcast.FromStart})
+		ran <- s.hub.Run(context.Background(), &tailcast.Tail{Path: pattern, Start: tailcast.FromStart})
 	}()
 	s.stop = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

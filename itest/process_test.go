@@ -310,10 +310,13 @@ func openV1(at, lastID string) (*envelopes, error) {
 }
 
 func since(url, id string) string {
-	if id != "" {
-		url += "?since=" + id
+	switch {
+	case id == "":
+		return url
+	case strings.Contains(url, "?"):
+		return url + "&since=" + id
 	}
-	return url
+	return url + "?since=" + id
 }
 
 func (s *envelopes) close() { s.end.Close() }

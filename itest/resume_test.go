@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,10 +18,10 @@ import (
 // A reader is a client that comes back with the id of the last event it saw whenever its connection ends.
 type reader struct {
 	*account
-	kind  string // sse, ndjson, or tailcast.v1
+	kind  string // sse, which is also the default, ndjson, or tailcast.v1
 	url   string
 	id    string
-	seq   atomic.Int64 // of the newest line
+	seq   atomic.Int64 // of the newest line of writer a
 	slack atomic.Int64 // how many lines the writer may be ahead of it
 }
 
@@ -28,7 +29,7 @@ type reader struct {
 func (r *reader) read(n int, until func(seq int) bool) error {
 	url := r.url
 	if r.id == "" {
-		url += "?since=earliest"
+		url = since(url, "earliest")
 	}
 	stream, err := r.open(url)
 	if err != nil {
@@ -47,7 +48,7 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 		if name != "" {
 			data = fmt.Appendf(nil, "# %s %s", name, data)
 		}
-		if seq := r.line(data); seq > int(r.seq.Load()) {
+		if seq := r.line(data); seq > int(r.seq.Load()) && data[0] == 'a' {
 			r.seq.Store(int64(seq))
 		}
 		if seq := int(r.seq.Load()); i >= n && until(seq) {
@@ -70,22 +71,26 @@ func (r *reader) open(url string) (interface {
 	return openSSE(url, r.id)
 }
 
-// TestReconnects: viewers of a stream at full speed break off at random and come back with the last id, half of them as event
-// streams and half of them as NDJSON; every third time so late that only the file still has what they missed. The file is
+// TestReconnects: viewers of a stream at full speed break off at random and come back with the last id: event streams, of one topic and
+// of three, NDJSON and envelopes. Every third time they come so late that only the file still has what they missed. The files are
 // rotated meanwhile.
 func TestReconnects(t *testing.T) {
 	const (
-		keep    = 5_000 // lines in memory
-		viewers = 4
-		chunk   = 1_500 // lines read in a connection, at most
+		keep  = 1_000 // lines of each topic in memory
+		chunk = 300   // lines read in a connection, at most
 	)
-	reconnects := setting(t, "ITEST_RECONNECTS", 200, 1000)
-	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
-	readers := make([]*reader, viewers)
-	for i := range readers {
-		readers[i] = &reader{account: newAccount(fmt.Sprintf("viewer %d", i)), url: s.url, kind: []string{"sse", "ndjson"}[i%2]}
+	kinds := []string{"sse", "ndjson", "tailcast.v1", "sse of three"}
+	reconnects := setting(t, "ITEST_RECONNECTS", 200, 10_000)
+	s := newSites(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
+	readers := make([]*reader, len(kinds))
+	for i, kind := range kinds {
+		readers[i] = &reader{account: newAccount(kind), url: s.url + "/?topic=a.log", kind: kind}
+		if kind == "sse of three" {
+			readers[i].url += "&topic=b.log&topic=c.log"
+		}
 		readers[i].slack.Store(keep / 2)
 	}
+	dir := filepath.Dir(s.path)
 	w := &writer{Name: "a", Path: s.path, Width: 120}
 	// The stream is as fast as its slowest viewer takes it, but for those that stay away on purpose: otherwise all of them
 	// would soon be in the file for good.
@@ -97,8 +102,11 @@ func TestReconnects(t *testing.T) {
 		}
 		return true
 	}
-	w.start()
-	stopRotating := rotateEvery(t, w, 20_000)
+	writers := []*writer{w, {Name: "b", Path: dir + "/b.log", Rate: 1000, Width: 120}, {Name: "c", Path: dir + "/c.log", Rate: 1000, Width: 120}}
+	var stops []func()
+	for _, w := range writers {
+		stops = append(stops, rotateEvery(t, w.start(), 20_000))
+	}
 
 	var wg sync.WaitGroup
 	var fromMemory, fromFile, catchUps atomic.Int64
@@ -106,9 +114,10 @@ func TestReconnects(t *testing.T) {
 	began := time.Now()
 	for i, r := range readers {
 		rng := rand.New(rand.NewPCG(7, uint64(i)))
+		behind := func() int64 { return w.seq.Load() - r.seq.Load() }
 		wg.Go(func() {
-			for n := range reconnects / viewers {
-				caughtUp := func(seq int) bool { return int(w.seq.Load())-seq < keep/2 }
+			for n := range reconnects / len(readers) {
+				caughtUp := func(int) bool { return behind() < keep/2 }
 				if err := r.read(1+rng.IntN(chunk), caughtUp); err != nil {
 					t.Errorf("%s, connection %d: %v", r.name, n, err)
 					r.slack.Store(1 << 40)
@@ -116,11 +125,11 @@ func TestReconnects(t *testing.T) {
 				}
 				if n%3 == 0 { // stays away until the hub's memory has lost its place
 					r.slack.Store(4 * keep)
-					eventually(t, "the stream goes on", func() bool { return s.hub.Stats().Published-r.seq.Load() > 2*keep })
+					eventually(t, "the stream goes on", func() bool { return behind() > 2*keep })
 				} else {
 					r.slack.Store(keep / 2)
 				}
-				if s.hub.Stats().Published-r.seq.Load() > keep {
+				if behind() > keep {
 					fromFile.Add(1)
 				} else {
 					fromMemory.Add(1)
@@ -130,22 +139,33 @@ func TestReconnects(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	stopRotating()
 	stopSampling()
-	if err := w.order("stop"); err != nil {
-		t.Fatal(err)
+	written := make(map[string]int)
+	rotations, total := 0, 0
+	for i, w := range writers {
+		stops[i]()
+		if err := w.order("stop"); err != nil {
+			t.Fatal(err)
+		}
+		written[w.Name] = int(w.seq.Load())
+		rotations += w.gen
+		total += written[w.Name]
 	}
-	written := int(w.seq.Load())
 	t.Logf("%d reconnects, %d to memory and %d to the file; %d rotations, %.0f lines/s",
-		fromMemory.Load()+fromFile.Load(), fromMemory.Load(), fromFile.Load(), w.gen, float64(written)/time.Since(began).Seconds())
+		fromMemory.Load()+fromFile.Load(), fromMemory.Load(), fromFile.Load(), rotations, float64(total)/time.Since(began).Seconds())
 	if least := int64(reconnects / 4); fromFile.Load() < least || fromMemory.Load() < least || catchUps.Load() == 0 {
 		t.Errorf("the mix is not what it should be: at most %d viewers were in the file at once", catchUps.Load())
 	}
 	for _, r := range readers {
-		if err := r.read(0, func(seq int) bool { return seq >= written }); err != nil && r.got() < written {
+		own := map[string]int{"a": written["a"]}
+		all := written["a"]
+		if r.kind == "sse of three" {
+			own, all = written, total
+		}
+		if err := r.read(0, func(int) bool { return r.got() >= all }); err != nil && r.got() < all {
 			t.Errorf("%s, at the end: %v", r.name, err)
 		}
-		r.check(t, map[string]int{"a": written})
+		r.check(t, own)
 	}
 }
 

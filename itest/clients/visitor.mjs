@@ -13,8 +13,8 @@ function install() {
       socket.onerror = () => {}; // a close event follows
       socket.onclose = (e) => say("close", { code: e.code, reason: e.reason, clean: e.wasClean, messages });
     },
-    envelopes(url) {
-      globalThis.socket = new WebSocket(url, ["chat", "tailcast.v1"]);
+    talk(url, protocols) {
+      globalThis.socket = new WebSocket(url, protocols);
       socket.onopen = () => say("open", { data: socket.protocol });
       socket.onmessage = (e) => say("message", { data: e.data });
       socket.onerror = () => {}; // a close event follows

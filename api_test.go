@@ -151,7 +151,6 @@ func TestLater(t *testing.T) {
 		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },
 		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
-		"WithFilter":        func() { tailcast.WithFilter("level", nil) },
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },
 	} {
 		func() {

@@ -218,6 +218,15 @@ func (t *Topic) Wake() {
 	}
 }
 
+// WakeFiltered wakes the subscriptions that read through a filter, when it has come to know more.
+func (t *Topic) WakeFiltered(f *stream.Filter) {
+	t.Each(func(s *Sub) {
+		if s.enc.Filter() == f {
+			s.conn.Wake()
+		}
+	})
+}
+
 // Len is the number of subscriptions.
 func (t *Topic) Len() int {
 	n := 0
@@ -242,7 +251,8 @@ func (t *Topic) Each(f func(*Sub)) {
 const stillTime = 500 * time.Millisecond
 
 // Trailing counts the subscriptions that are more than far bytes behind the log's end and not standing still, and all of which
-// the place is known.
+// the place is known. One that waits for a filter, in its topic's own log, counts as one that stands still: no publisher is to be
+// held up for that.
 func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 	now := time.Now()
 	t.each(func(m *member) {
@@ -254,7 +264,8 @@ func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 			m.seen, m.movedAt = at, now
 		}
 		all++
-		if end-min(at, end) > far && now.Sub(m.movedAt) < stillTime {
+		still := m.sub.judged.Load() && m == &m.sub.home
+		if end-min(at, end) > far && !still && now.Sub(m.movedAt) < stillTime {
 			trailing++
 		}
 	})

@@ -26,6 +26,7 @@ type Sub struct {
 	gone   bool
 	coming bool             // there is more to come than its topic's log says
 	read   *stream.Encoding // what cur stands in
+	waits  bool             // for a filter
 	until  uint64           // where in payload bytes it has enough of that
 	cur    stream.Cursor
 	moves  struct{ seq, cum uint64 } // what makes a place in read one in the topic's own log, modulo 2^64
@@ -34,6 +35,7 @@ type Sub struct {
 	seq, cum atomic.Uint64 // in its topic's own log; seq is 0 where that is not known
 	at       atomic.Uint64 // payload bytes of the log that it follows
 	behind   atomic.Bool   // it follows another log than its topic's
+	judged   atomic.Bool   // it waits for a filter
 
 	pending stream.Chunk // notices that have not been taken; guarded by conn.mu
 	removed bool         // nothing is noted any more; guarded by conn.mu
@@ -178,6 +180,14 @@ func (s *Sub) moved() {
 	if s.seq.Load() != 0 {
 		s.seq.Store(s.cur.Seq + s.moves.seq)
 		s.cum.Store(s.cur.Cum + s.moves.cum)
+	}
+}
+
+// wait notes whether it waits for a filter.
+func (s *Sub) wait(waits bool) {
+	if s.waits != waits {
+		s.waits = waits
+		s.judged.Store(waits)
 	}
 }
 

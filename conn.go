@@ -94,7 +94,7 @@ func (c *Conn) Topics() []string {
 
 // Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
 // the hub's backlog), or, where the client's request says since when it has missed this topic, from there. The topic need
-// not exist yet. A bare WebSocket does not say which topic a message belongs to.
+// not exist yet. The filters of the client's request count for it too. A bare WebSocket does not say which topic a message belongs to.
 func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("tailcast: subscribe: %w", err)

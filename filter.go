@@ -227,6 +227,7 @@ type filterUse struct {
 	topic *topic
 	hub   *Hub
 	what  *filter
+	over  atomic.Bool // it has panicked
 
 	// Guarded by topic.mu.
 	uses    int                        // by requests and subscriptions
@@ -351,10 +352,16 @@ func (u *filterUse) match(r *stream.Record) (pass, ok bool) {
 			pass, ok = false, false
 		}
 	}()
+	if u.over.Load() {
+		return false, false
+	}
 	return u.what.match(u.topic.name, r), true
 }
 
 func (u *filterUse) panicked(p *PanicError) {
+	if u.over.Swap(true) { // for a message of another log
+		return
+	}
 	t := u.topic
 	t.mu.Lock()
 	if t.filters[u.what.key] == u { // who asks for it now gets another one

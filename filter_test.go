@@ -338,6 +338,7 @@ func TestASlowFilter(t *testing.T) {
 			return func(m *tailcast.Message) bool { <-stuck; return true }, nil
 		}))
 		s := serveSite(t, hub, hub)
+		began := time.Now()
 		slow := s.get("?f=1")
 		grep, all, ws := s.get("?grep=m"), s.get(""), s.ws("")
 		synctest.Wait()
@@ -348,7 +349,10 @@ func TestASlowFilter(t *testing.T) {
 		grep.lines(numbered(1, 100)...)
 		all.lines(numbered(1, 100)...)
 		frames(t, ws, numbered(1, 100)...)
-		began := time.Now()
+		if err := hub.WaitLag(t.Context(), "", 0); err != nil || time.Since(began) > time.Second {
+			t.Errorf("WaitLag = %v after %v", err, time.Since(began))
+		}
+		began = time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := hub.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -251,8 +251,7 @@ func (t *Topic) Each(f func(*Sub)) {
 const stillTime = 500 * time.Millisecond
 
 // Trailing counts the subscriptions that are more than far bytes behind the log's end and not standing still, and all of which
-// the place is known. One that waits for a filter, in its topic's own log, counts as one that stands still: no publisher is to be
-// held up for that.
+// the place is known. One that waits for a filter counts as one that stands still: nobody is to be held up for that.
 func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 	now := time.Now()
 	t.each(func(m *member) {
@@ -264,8 +263,7 @@ func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 			m.seen, m.movedAt = at, now
 		}
 		all++
-		still := m.sub.judged.Load() && m == &m.sub.home
-		if end-min(at, end) > far && !still && now.Sub(m.movedAt) < stillTime {
+		if end-min(at, end) > far && !m.sub.Judged() && now.Sub(m.movedAt) < stillTime {
 			trailing++
 		}
 	})

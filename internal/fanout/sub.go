@@ -158,6 +158,9 @@ func (s *Sub) Lag() (messages, bytes uint64, ok bool) {
 // Behind reports whether it follows another log than its topic's.
 func (s *Sub) Behind() bool { return s.behind.Load() }
 
+// Judged reports whether it waits for a filter.
+func (s *Sub) Judged() bool { return s.judged.Load() }
+
 // Cursor is where it stands. Only a Handler, during its turn, may ask.
 func (s *Sub) Cursor() stream.Cursor { return s.cur }
 

@@ -366,6 +366,40 @@ func TestASlowFilter(t *testing.T) {
 	})
 }
 
+// A slow filter in a replay: its viewers get all of it in their own time, and those beside them are not held up.
+func TestASlowFilterInAReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const past = 2000
+		a := newArchive(past, 5000) // more than a replay keeps
+		s := newArchiveSite(t, a, tailcast.WithFilter("slow", func(string) (func(*tailcast.Message) bool, error) {
+			return func(m *tailcast.Message) bool {
+				time.Sleep(10 * time.Millisecond)
+				return strings.Contains(string(m.Data), "00 ")
+			}, nil
+		}))
+		began := time.Now()
+		slow := s.get("?since=earliest&slow=1")
+		var results []func() error
+		for i := range 5 {
+			results = append(results, s.reads(a, i%2 == 0, 0, past+10))
+		}
+		for _, result := range results {
+			if err := result(); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("beside a filter that takes 20 s a replay took %v", took)
+		}
+		for i := 100; i <= past; i += 100 {
+			slow.lines(a.text(i))
+		}
+		if n, read := a.replays.Load(), a.read.Load(); n > 10 {
+			t.Errorf("%d replays read %d messages of %d", n, read, past)
+		}
+	})
+}
+
 // Shutdown waits for what a filter has yet to say.
 func TestShutdownSendsWhatASlowFilterPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -275,7 +275,7 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
 // is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
 // RegisterOnShutdown and once more after it, to wait: see the package's documentation. Hooks and sources that do not return
-// hold it up for at most 5 s more than ctx allows.
+// hold it up for at most 5 s more than ctx allows, and a filter that does not for another 5 s.
 //
 // A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {

@@ -582,7 +582,7 @@ func (c *Conn) pickControl() {
 // tellDrained is called when nothing is left to send.
 func (c *Conn) tellDrained() {
 	for _, s := range c.subs {
-		if s.coming {
+		if s.coming || s.waits {
 			return
 		}
 	}
@@ -670,8 +670,9 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
 		}
 		chunk, state := s.next(limit)
+		s.wait(state == stream.Waiting)
 		switch state {
-		case stream.AtHead:
+		case stream.AtHead, stream.Waiting:
 			c.turnOf++
 			continue
 		case stream.Lost:
@@ -700,7 +701,7 @@ func (c *Conn) shared(s *Sub, chunk *stream.Chunk, wait bool) (int, bool, error)
 	}
 	sent, rest := chunk.Advance(&s.cur, n)
 	s.moved()
-	c.messages.Add(uint64(sent))
+	c.messages.Add(uint64(chunk.Full(sent)))
 	c.keepRest(rest)
 	return max(n, 1), n < len(chunk.Bytes), nil
 }
@@ -726,7 +727,7 @@ func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
 	c.pool.cfg.Budget.Use(c.charged)
 	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
 	s.moved()
-	c.messages.Add(uint64(sent))
+	c.messages.Add(uint64(chunk.Full(sent)))
 	return max(len(chunk.Bytes), 1)
 }
 

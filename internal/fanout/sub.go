@@ -26,6 +26,7 @@ type Sub struct {
 	gone   bool
 	coming bool             // there is more to come than its topic's log says
 	read   *stream.Encoding // what cur stands in
+	waits  bool             // for a filter
 	until  uint64           // where in payload bytes it has enough of that
 	cur    stream.Cursor
 	moves  struct{ seq, cum uint64 } // what makes a place in read one in the topic's own log, modulo 2^64
@@ -34,6 +35,7 @@ type Sub struct {
 	seq, cum atomic.Uint64 // in its topic's own log; seq is 0 where that is not known
 	at       atomic.Uint64 // payload bytes of the log that it follows
 	behind   atomic.Bool   // it follows another log than its topic's
+	judged   atomic.Bool   // it waits for a filter
 
 	pending stream.Chunk // notices that have not been taken; guarded by conn.mu
 	removed bool         // nothing is noted any more; guarded by conn.mu
@@ -50,6 +52,7 @@ type member struct {
 
 // A lastLook is what was seen of somebody's place: see Topic.Trailing.
 type lastLook struct {
+	judged  bool // it waits for a filter
 	seen    uint64
 	movedAt time.Time // when that was found to have changed
 }
@@ -161,6 +164,9 @@ func (s *Sub) Lag() (messages, bytes uint64, ok bool) {
 // Behind reports whether it follows another log than its topic's.
 func (s *Sub) Behind() bool { return s.behind.Load() }
 
+// Judged reports whether it waits for a filter.
+func (s *Sub) Judged() bool { return s.judged.Load() }
+
 // Cursor is where it stands. Only a Handler, during its turn, may ask.
 func (s *Sub) Cursor() stream.Cursor { return s.cur }
 
@@ -183,6 +189,14 @@ func (s *Sub) moved() {
 	if s.seq.Load() != 0 {
 		s.seq.Store(s.cur.Seq + s.moves.seq)
 		s.cum.Store(s.cur.Cum + s.moves.cum)
+	}
+}
+
+// wait notes whether it waits for a filter.
+func (s *Sub) wait(waits bool) {
+	if s.waits != waits {
+		s.waits = waits
+		s.judged.Store(waits)
 	}
 }
 

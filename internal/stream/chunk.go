@@ -12,6 +12,8 @@ type Chunk struct {
 	pos   []Position
 	seq   uint64 // of the first message
 	cum   uint64 // payload bytes of the log before the block of recs
+
+	sparse bool // some of the messages may be empty, since a filter has left them out
 }
 
 // NewChunk makes a chunk of replayed messages, which have no place in a log: pos and ends hold one entry for each.
@@ -46,6 +48,21 @@ func (s *segment) chunk(i, limit int) Chunk {
 		Bytes: s.buf[base:end:end], ends: s.ends[i:n:n], base: base,
 		recs: s.recs[s.skip+i : s.skip+n], seq: s.first + uint64(i), cum: s.cum,
 	}
+}
+
+// Full is how many of the first n messages are not empty, of a chunk that went through a filter; of others n.
+func (c *Chunk) Full(n int) int {
+	if !c.sparse {
+		return n
+	}
+	full, last := 0, c.base
+	for _, end := range c.ends[:n] {
+		if end > last {
+			full++
+		}
+		last = end
+	}
+	return full
 }
 
 // Len is the number of messages.

@@ -670,7 +670,9 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
 		}
 		chunk, state := s.next(limit)
-		s.wait(state == stream.Waiting)
+		if waits := state == stream.Waiting; waits != s.waits {
+			s.wait(waits)
+		}
 		switch state {
 		case stream.AtHead, stream.Waiting:
 			c.turnOf++
@@ -701,7 +703,7 @@ func (c *Conn) shared(s *Sub, chunk *stream.Chunk, wait bool) (int, bool, error)
 	}
 	sent, rest := chunk.Advance(&s.cur, n)
 	s.moved()
-	c.messages.Add(uint64(chunk.Full(sent)))
+	c.messages.Add(s.passed(chunk, sent))
 	c.keepRest(rest)
 	return max(n, 1), n < len(chunk.Bytes), nil
 }
@@ -727,7 +729,7 @@ func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
 	c.pool.cfg.Budget.Use(c.charged)
 	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
 	s.moved()
-	c.messages.Add(uint64(chunk.Full(sent)))
+	c.messages.Add(s.passed(chunk, sent))
 	return max(len(chunk.Bytes), 1)
 }
 

@@ -25,8 +25,8 @@ type Sub struct {
 	live   bool
 	gone   bool
 	coming bool             // there is more to come than its topic's log says
-	read   *stream.Encoding // what cur stands in
 	waits  bool             // for a filter
+	read   *stream.Encoding // what cur stands in
 	until  uint64           // where in payload bytes it has enough of that
 	cur    stream.Cursor
 	moves  struct{ seq, cum uint64 } // what makes a place in read one in the topic's own log, modulo 2^64
@@ -194,10 +194,16 @@ func (s *Sub) moved() {
 
 // wait notes whether it waits for a filter.
 func (s *Sub) wait(waits bool) {
-	if s.waits != waits {
-		s.waits = waits
-		s.judged.Store(waits)
+	s.waits = waits
+	s.judged.Store(waits)
+}
+
+// passed is how many of the first n messages of a chunk are sent, and not left out by a filter.
+func (s *Sub) passed(chunk *stream.Chunk, n int) uint64 {
+	if s.read.Filter() != nil {
+		n = chunk.Full(n)
 	}
+	return uint64(n)
 }
 
 // resume takes it to where it goes on.

@@ -12,8 +12,6 @@ type Chunk struct {
 	pos   []Position
 	seq   uint64 // of the first message
 	cum   uint64 // payload bytes of the log before the block of recs
-
-	sparse bool // some of the messages may be empty, since a filter has left them out
 }
 
 // NewChunk makes a chunk of replayed messages, which have no place in a log: pos and ends hold one entry for each.
@@ -50,11 +48,8 @@ func (s *segment) chunk(i, limit int) Chunk {
 	}
 }
 
-// Full is how many of the first n messages are not empty, of a chunk that went through a filter; of others n.
+// Full is how many of the first n messages are not empty, as those are that a filter has left out.
 func (c *Chunk) Full(n int) int {
-	if !c.sparse {
-		return n
-	}
 	full, last := 0, c.base
 	for _, end := range c.ends[:n] {
 		if end > last {

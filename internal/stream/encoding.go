@@ -105,7 +105,6 @@ func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
 	}
 	s.used = e.log.budget.clock.Load()
 	chunk := s.chunk(int(c.Seq-s.first), limit)
-	chunk.sparse = e.chosen != nil
 	e.mu.Unlock()
 	if grown != 0 {
 		e.log.budget.grow(grown)

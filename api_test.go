@@ -103,7 +103,7 @@ var (
 	_ = []error{
 		tailcast.ErrClosed, tailcast.ErrTopicOwner, tailcast.ErrMessage, tailcast.ErrUnknownPosition, tailcast.ErrQueueFull,
 		tailcast.ErrWriteTimeout, tailcast.ErrPingTimeout, tailcast.ErrNotSubscribed, tailcast.ErrSubscribed,
-		tailcast.ErrTopicName, tailcast.ErrTooManyTopics,
+		tailcast.ErrTopicName, tailcast.ErrTooManyTopics, tailcast.ErrTooManyFilters,
 	}
 	_ = tailcast.Message{Topic: "", Data: []byte(nil), Binary: false, Partial: false, Time: time.Time{}, Pos: tailcast.Position{}, Gap: (*tailcast.Gap)(nil)}
 	_ = tailcast.Gap{From: tailcast.Position{}, To: tailcast.Position{}, Count: int64(0), Bytes: int64(0), Possible: false, Reason: ""}
@@ -127,14 +127,11 @@ func TestLater(t *testing.T) {
 	hub := tailcast.New()
 	defer hub.Close()
 	ctx := t.Context()
-	var subscribe error
-	for _, subscribe = range hub.Subscribe(ctx, "", tailcast.Position{}) {
-	}
 	_, push := hub.Push(ctx, "alice", "mail", nil)
 	_, drop := hub.Drop(ctx, "alice", "mail")
 	_, disconnect := hub.Disconnect(ctx, "alice", nil)
 	for name, err := range map[string]error{
-		"Subscribe": subscribe, "Push": push, "Drop": drop, "Disconnect": disconnect, "WaitLag": hub.WaitLag(ctx, "", 0),
+		"Push": push, "Drop": drop, "Disconnect": disconnect,
 	} {
 		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
@@ -146,14 +143,11 @@ func TestLater(t *testing.T) {
 		t.Errorf("PushHandler: %d %s", answer.Code, answer.Body)
 	}
 	for name, option := range map[string]func(){
-		"WithTopicConfig":   func() { tailcast.WithTopicConfig("*", tailcast.TopicConfig{}) },
 		"WithRegistration":  func() { tailcast.WithRegistration(nil) },
 		"WithFlushInterval": func() { tailcast.WithFlushInterval(0) },
 		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },
-		"WithLagPolicy":     func() { tailcast.WithLagPolicy(tailcast.LagClose) },
 		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
-		"WithFilter":        func() { tailcast.WithFilter("level", nil) },
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },
 	} {
 		func() {

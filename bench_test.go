@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/tailcast/tailcast"
 )
@@ -16,6 +18,84 @@ func BenchmarkFanout(b *testing.B) {
 		for _, burst := range []int{1, 64} {
 			b.Run(fmt.Sprintf("conns=%d/burst=%d", conns, burst), func(b *testing.B) { benchmarkFanout(b, conns, burst) })
 		}
+	}
+}
+
+// BenchmarkEnvelopes is BenchmarkFanout with viewers of tailcast.v1 and of NDJSON.
+func BenchmarkEnvelopes(b *testing.B) {
+	for _, conns := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
+			hub := tailcast.New()
+			b.Cleanup(func() { hub.Close() })
+			sockets := attach(b, hub, conns)
+			msg := tailcast.Message{Data: []byte(strings.Repeat("a line of a log ", 8))}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for b.Loop() {
+				deliver(b, hub, sockets, msg)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(conns), "ns/delivery")
+		})
+	}
+}
+
+// attach adds as many viewers, one half of tailcast.v1 and the other of NDJSON, and waits until they have been told where they
+// stand.
+func attach(t testing.TB, hub *tailcast.Hub, conns int) []*tailcast.DiscardSocket {
+	sockets := make([]*tailcast.DiscardSocket, conns)
+	for i := range sockets {
+		sockets[i] = new(tailcast.DiscardSocket)
+		f := hub.AttachEnvelopes
+		if i%2 == 1 {
+			f = hub.AttachNDJSON
+		}
+		t.Cleanup(f(sockets[i], "", "another topic"))
+	}
+	for _, s := range sockets {
+		for s.Bytes.Load() < 80 { // two pos objects
+			runtime.Gosched()
+		}
+	}
+	return sockets
+}
+
+// deliver publishes a message and waits until all have it.
+func deliver(t testing.TB, hub *tailcast.Hub, sockets []*tailcast.DiscardSocket, msg tailcast.Message) {
+	before := make([]int64, 0, 16)
+	for _, s := range sockets {
+		before = append(before, s.Bytes.Load())
+	}
+	if err := hub.Publish(context.Background(), msg); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range sockets {
+		for s.Bytes.Load() < before[i]+int64(len(msg.Data)) {
+			runtime.Gosched()
+		}
+	}
+}
+
+// A message costs its viewers nothing that grows with their number but the write.
+func TestEnvelopesAreMadeOnceForAll(t *testing.T) {
+	const conns, messages = 1000, 50
+	hub := tailcast.New(tailcast.WithHeartbeat(0), tailcast.WithPing(0, time.Second))
+	t.Cleanup(func() { hub.Close() })
+	sockets := attach(t, hub, conns)
+	msg := tailcast.Message{Data: []byte(strings.Repeat("a line of a log ", 8))}
+	deliver(t, hub, sockets, msg)
+	used := hub.MemoryUsed()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range messages {
+		deliver(t, hub, sockets, msg)
+	}
+	runtime.ReadMemStats(&after)
+	perDelivery := float64(after.Mallocs-before.Mallocs) / (conns * messages)
+	if t.Logf("%.4f allocations a delivery", perDelivery); perDelivery > 0.05 {
+		t.Errorf("%.2f allocations for each message and viewer", perDelivery)
+	}
+	if grown := hub.MemoryUsed() - used; grown > messages*1000 {
+		t.Errorf("%d messages take %d bytes", messages, grown)
 	}
 }
 

@@ -2,10 +2,8 @@ package tailcast
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime/debug"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -20,7 +18,15 @@ type subscription struct {
 	fan    *fanout.Sub
 	ctx    context.Context // ends with the subscription
 	cancel context.CancelFunc
-	back   bool // see start
+	back   bool       // see start
+	filter *filterUse // what its topic's messages pass; nil: everything
+
+	mu       sync.Mutex // guards the rest; taken before topic.mu, and before the fan-out's
+	past     *replay    // where it catches up, or waits to
+	follows  bool       // it is there: past has come to its place
+	from     Position   // its place when it came to past
+	entered  uint64     // payload bytes of past's log before that
+	replayed int64      // payload bytes that it has got from replays since it was last in the topic's log
 }
 
 // A start is where a viewer wants to begin.
@@ -39,7 +45,7 @@ func (s *subscription) place(from start) {
 	}
 	n := from.tail
 	if n < 0 {
-		n = s.conn.hub.cfg.backlog
+		n = s.topic.cfg.Backlog
 	}
 	s.newest(n, false)
 }
@@ -61,16 +67,16 @@ func (s *subscription) newest(n int, waited bool) {
 			s.newest(n, false)
 		}
 	case !ok || missing <= 0:
-		s.fan.Resume(cur)
+		s.live(cur)
 	default:
 		s.fan.Stand(cur.Pos, true)
 		s.conn.hub.catchups.Add(1)
 		s.conn.hub.background(func() {
 			defer s.conn.hub.catchups.Add(-1)
 			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), missing); ok {
-				s.catchUp(replayer, at)
+				s.catchUp(replayer, at, false)
 			} else {
-				s.fan.Resume(cur)
+				s.live(cur)
 			}
 		})
 	}
@@ -87,7 +93,10 @@ func (s *subscription) settled(from start) {
 
 // resume brings the viewer to just after the message at from: in the log, or through the topic's Replayer, or else to the
 // oldest message that there is, after a gap.
-func (s *subscription) resume(from Position) {
+func (s *subscription) resume(from Position) { s.resumeFrom(from, false) }
+
+// resumeFrom is resume for a viewer that may be alone: see topic.stand.
+func (s *subscription) resumeFrom(from Position, alone bool) {
 	if s.join(from) {
 		return
 	}
@@ -95,11 +104,7 @@ func (s *subscription) resume(from Position) {
 	s.fan.Stand(stream.Position(from), replayer != nil)
 	switch {
 	case replayer != nil:
-		s.conn.hub.catchups.Add(1)
-		s.conn.hub.background(func() {
-			defer s.conn.hub.catchups.Add(-1)
-			s.catchUp(replayer, from)
-		})
+		s.catchUp(replayer, from, alone)
 	case known && from == Earliest():
 		s.begin()
 	case known:
@@ -109,35 +114,47 @@ func (s *subscription) resume(from Position) {
 	}
 }
 
+// live lets the fan-out go on in the topic's log.
+func (s *subscription) live(cur stream.Cursor) {
+	s.replayed = 0
+	s.fan.Resume(cur)
+}
+
 // begin goes on at the oldest message, and tells a viewer that was here before the topic's first one what it has missed.
 func (s *subscription) begin() {
 	cur := s.topic.log.Oldest()
 	if s.back && cur.Seq > 1 {
 		s.declare(&Gap{To: Position(cur.Pos), Count: int64(cur.Seq - 1), Bytes: int64(cur.Cum), Reason: "no longer kept in memory"})
 	}
-	s.fan.Resume(cur)
+	s.live(cur)
 }
 
 // join lets the fan-out go on after the message at from, if the log has it.
 func (s *subscription) join(from Position) bool {
 	cur, ok := s.topic.log.After(stream.Position(from))
 	if ok {
-		s.fan.Resume(cur)
+		s.live(cur)
 	}
 	return ok
 }
 
 // lost declares that nothing is known of what came after from, and goes on with what there is.
 func (s *subscription) lost(from Position) {
-	cur := s.topic.log.Oldest()
+	gap, cur := s.topic.lost(from)
+	s.declare(gap)
+	s.live(cur)
+}
+
+// lost returns the gap after from, of which nothing is known, and where what there is begins.
+func (t *topic) lost(from Position) (*Gap, stream.Cursor) {
+	cur := t.log.Oldest()
 	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
-	s.topic.mu.Lock()
-	if s.topic.epoch == from.Epoch && s.topic.numbered == byHub && from.Offset < cur.Seq-1 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.epoch == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
 		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
 	}
-	s.topic.mu.Unlock()
-	s.declare(gap)
-	s.fan.Resume(cur)
+	return gap, cur
 }
 
 // declare tells the viewer of a gap of its own.
@@ -155,63 +172,74 @@ type lagger struct{}
 // Lagged is fanout.Handler's.
 func (lagger) Lagged(s *fanout.Sub, cur stream.Cursor) { s.Owner.(*subscription).lagged(cur) }
 
-// lagged is called when the viewer has fallen out of the log.
+// lagged is called when the viewer has fallen out of the log that it follows, or that has ended.
 func (s *subscription) lagged(cur stream.Cursor) {
+	if p := s.leave(); p != nil {
+		s.onward(p, cur)
+		return
+	}
 	if cur.Seq == 1 && cur.Pos == (stream.Position{}) { // it was here before anything was known of the topic
 		cur.Pos = s.topic.log.Base()
 	}
-	if replayer, _ := s.topic.known(); replayer != nil && cur.Pos != (stream.Position{}) {
+	replayer, _ := s.topic.known()
+	if replayer != nil && cur.Pos != (stream.Position{}) && s.topic.cfg.Lag == LagCatchUp {
 		s.resume(Position(cur.Pos))
 		return
 	}
 	count, bytes, resume := s.topic.log.Missed(cur)
-	gap := &Gap{
+	s.skip(&Gap{
 		From: Position(cur.Pos), To: Position(resume.Pos), Count: int64(count), Bytes: int64(bytes),
 		Reason: "the viewer was too slow",
-	}
-	if s.conn.format.transport == formatWebSocket.transport {
-		// A bare WebSocket has no way to tell this from a message.
+	}, resume)
+}
+
+// skip goes on at cur after a gap; or it closes the connection, if that is the policy, or that of a viewer which cannot be told.
+func (s *subscription) skip(gap *Gap, cur stream.Cursor) {
+	policy := s.topic.cfg.Lag
+	mute := s.conn.format.transport == formatWebSocket.transport // a bare WebSocket has no way to tell this from a message
+	if policy == LagClose || policy == LagCatchUp && mute {
 		s.conn.hub.count(gap)
-		_ = s.conn.Close(&CloseError{Code: 1013, Reason: fmt.Sprintf("too slow: missed %d messages, %d bytes", count, bytes)})
+		_ = s.conn.Close(&CloseError{Code: 1013, Reason: tooSlow(gap)})
 		return
 	}
 	s.declare(gap)
-	s.fan.Resume(resume)
+	s.live(cur)
 }
 
-// catchUp replays from after from until the log has the message that was replayed last, and hands over to the fan-out there.
-// A replay that breaks off goes on after a pause.
-func (s *subscription) catchUp(r Replayer, from Position) {
-	pause, failed := firstPause, 0
-	for s.ctx.Err() == nil {
-		c := &catchup{sub: s, last: from}
-		err := c.replay(r)
-		if failed++; c.last != from {
-			from, pause, failed = c.last, firstPause, 0
-		}
-		var permanent *permanentError
-		switch {
-		case c.joined, s.ctx.Err() != nil:
-			return
-		case errors.Is(err, ErrUnknownPosition), errors.As(err, &permanent), failed == maxReplays:
-			s.conn.hub.cfg.logger.Error("replay failed", "topic", s.topic.name, "error", err)
-			s.lost(from)
-			return
-		}
-		s.conn.hub.cfg.logger.Warn("replay broke off", "topic", s.topic.name, "error", err)
-		if !sleep(s.ctx, jitter(pause)) {
-			return
-		}
-		pause = min(2*pause, lastPause)
+func tooSlow(gap *Gap) string {
+	if gap.Count < 0 {
+		return "too slow: " + gap.Reason
+	}
+	return fmt.Sprintf("too slow: missed %d messages, %d bytes", gap.Count, gap.Bytes)
+}
+
+// catchUp lets the viewer follow a replay, or wait for one to come to its place.
+func (s *subscription) catchUp(r Replayer, from Position, alone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil { // it has ended meanwhile, and leave was called
+		return
+	}
+	s.conn.hub.catchups.Add(1)
+	s.from = from
+	p, cur, here := s.topic.stand(s, s.conn.hub, r, from, alone)
+	if s.past = p; here {
+		s.follow(cur)
 	}
 }
 
-// maxReplays is how often a replay may fail without a message before it is given up: some 6 s.
-const maxReplays = 6
-
-// A batchReplayer replays many messages at a time.
-type batchReplayer interface {
-	replayBatches(ctx context.Context, topic string, after Position, f func([]Message) error) error
+// arrive lets it follow a replay that has come to its place.
+func (s *subscription) arrive(p *replay) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.past != p {
+		return
+	}
+	if cur, ok := p.log.After(stream.Position(s.from)); ok {
+		s.follow(cur)
+	} else { // it is so tight in memory that what came after is gone already
+		s.follow(stream.Cursor{Pos: stream.Position(s.from)})
+	}
 }
 
 // A lastReplayer can go back.
@@ -221,112 +249,95 @@ type lastReplayer interface {
 	lastBefore(ctx context.Context, topic string, before Position, n int) (at Position, ok bool)
 }
 
-// A catchup is one run of a replay for one viewer.
-type catchup struct {
-	sub    *subscription
-	last   Position // of the last message that was fed
-	joined bool
+// follow lets it follow s.past; mu is held.
+func (s *subscription) follow(cur stream.Cursor) {
+	s.follows, s.entered = true, cur.Cum
+	most := s.conn.hub.cfg.limits.ReplayBytes
+	if most < 0 {
+		most = unbounded
+	}
+	enc := s.encoding(s.past.log, s.past.fan)
+	s.fan.Follow(s.past.fan, enc, cur, cur.Cum+uint64(max(most-s.replayed, 0)))
 }
 
-// errJoined ends a replay that has reached the log.
-var errJoined = errors.New("joined")
-
-func (c *catchup) replay(r Replayer) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
-			c.sub.conn.hub.panics.Add(1)
-		}
-	}()
-	ctx := c.sub.ctx
-	if b, ok := r.(batchReplayer); ok {
-		return b.replayBatches(ctx, c.sub.topic.name, c.last, c.feed)
+// disappoint is called when a replay that it has waited for is not going to come to its place.
+func (s *subscription) disappoint(p *replay) {
+	s.mu.Lock()
+	if s.past != p || s.follows {
+		s.mu.Unlock()
+		return
 	}
-	for msg, err := range r.Replay(ctx, c.sub.topic.name, c.last) {
-		if err == nil {
-			err = c.feed([]Message{msg})
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return errors.New("the replay ended by itself")
+	s.leaveLocked()
+	s.mu.Unlock()
+	s.resumeFrom(s.from, true)
 }
 
-// feed sends replayed messages and sees whether the log can take over.
-func (c *catchup) feed(msgs []Message) error {
-	for len(msgs) > 0 {
-		n := slices.IndexFunc(msgs, func(m Message) bool { return m.Gap != nil })
-		switch {
-		case n < 0:
-			n = len(msgs)
-		case n == 0:
-			n = 1
-			if c.bridge(msgs[0].Gap) {
-				return errJoined
-			}
-		}
-		if err := c.send(msgs[:n]); err != nil {
-			return err
-		}
-		msgs = msgs[n:]
-	}
-	if c.joined = c.sub.join(c.last); c.joined {
-		return errJoined
-	}
-	return nil
+// leave takes it out of the replay that it follows, and returns that.
+func (s *subscription) leave() *replay {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leaveLocked()
 }
 
-// bridge is asked before a gap is passed on: what the Replayer can no longer read may be in memory still, all of it or the
-// last part.
-func (c *catchup) bridge(gap *Gap) bool {
-	s := c.sub
-	if s.join(c.last) || s.join(gap.From) {
-		c.joined = true
-		return true
+func (s *subscription) leaveLocked() *replay {
+	p := s.past
+	if p == nil {
+		return nil
 	}
-	if _, ok := s.topic.log.After(stream.Position(gap.To)); !ok {
-		return false
+	s.past = nil
+	if s.follows {
+		s.follows = false
+		s.fan.Leave()
 	}
-	cur := s.topic.log.Oldest()
-	s.declare(&Gap{
-		From: gap.From, To: Position(cur.Pos), Count: -1, Bytes: -1, Possible: gap.Possible, Reason: gap.Reason,
-	})
-	s.fan.Resume(cur)
-	c.joined = true
-	return true
+	p.part(s, s.from)
+	s.conn.hub.catchups.Add(-1)
+	return p
 }
 
-// send feeds messages to the connection.
-func (c *catchup) send(msgs []Message) error {
-	s := c.sub
-	var (
-		bytes []byte
-		ends  = make([]uint32, 0, len(msgs))
-		pos   = make([]stream.Position, 0, len(msgs))
-	)
-	for i := range msgs {
-		m := &msgs[i]
-		if m.Gap != nil {
-			s.conn.hub.count(m.Gap)
-		}
-		bytes = s.conn.format.message(bytes, s.topic.name, m)
-		ends = append(ends, uint32(len(bytes)))
-		pos = append(pos, stream.Position(m.Pos))
-		if m.Pos != (Position{}) {
-			c.last = m.Pos
-		}
+// onward is called when the replay that it has followed has no more for it: where the topic's log takes over, where it was given
+// up, or because it was too slow.
+func (s *subscription) onward(p *replay, cur stream.Cursor) {
+	end, exit, err := p.exitAt(cur)
+	s.replayed += int64(cur.Cum - min(s.entered, cur.Cum))
+	from := Position(cur.Pos)
+	switch first, _ := s.topic.log.Bounds(); {
+	case end && err != nil:
+		s.lost(from)
+	case exit.Seq >= first:
+		s.live(exit)
+	case exit.Pos != (stream.Position{}):
+		s.resume(Position(exit.Pos))
+	case s.conn.hub.cfg.limits.ReplayBytes >= 0 && s.replayed >= s.conn.hub.cfg.limits.ReplayBytes && !s.join(from):
+		cur := s.topic.log.Oldest()
+		s.skip(&Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "more of the past than a client may read at a time"}, cur)
+	default:
+		s.resume(from)
 	}
-	return s.fan.Feed(s.ctx, stream.NewChunk(bytes, ends, pos))
+}
+
+// exitAt reports whether cur is the end of what the replay has read for good, and then where the topic's log takes over (zero if
+// it does not), or why it was given up.
+func (p *replay) exitAt(cur stream.Cursor) (end bool, exit stream.Cursor, err error) {
+	p.topic.mu.Lock()
+	defer p.topic.mu.Unlock()
+	if _, next := p.log.Bounds(); !p.ended || cur.Seq != next {
+		return false, stream.Cursor{}, nil
+	}
+	if p.joined {
+		exit = p.exit
+	}
+	return true, exit, p.err
 }
 
 // end is called once, when the subscription is over.
 func (s *subscription) end() {
 	s.cancel()
+	s.leave()
 	s.topic.forget(s)
 	s.fan.Remove()
+	s.dropFilter()
 	s.conn.hub.part(s.topic)
 }
 
-// linger is how long an encoding without viewers is kept.
-const linger = 30 * time.Second
+// encodingLinger is how long an encoding without viewers is kept.
+const encodingLinger = 30 * time.Second

@@ -30,12 +30,15 @@ type Conn struct {
 	identity Identity
 	remote   string
 	format   *format
+	mount    *mount  // what its client may subscribe to
+	filter   *filter // what messages of its topics pass; nil: everything
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	fan      *fanout.Conn
 	hello    []byte                   // the first bytes of this transport
 	farewell func(*CloseError) []byte // the last bytes of this transport, nil for none
 	several  atomic.Bool              // an event's id holds the positions of all topics
+	told     atomic.Bool              // the client has been told where it stands: what is added is told of by itself
 	asked    map[string]start         // what the request said of topics, also of those that a hook may add
 	meter    meter                    // of what it sends; its reader's
 	socket   net.Conn                 // below TLS; nil if it is not ours
@@ -56,7 +59,7 @@ type Conn struct {
 
 func (h *Hub) newConn(ctx context.Context, remote string, req *request) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), identity: req.identity, remote: remote, format: &req.format, asked: req.start,
+		hub: h, id: rand.Text(), identity: req.identity, remote: remote, format: &req.format, mount: &req.mount, filter: req.filter, asked: req.start,
 		meter: newMeter(&h.cfg.limits, time.Now()),
 		subs:  make(map[string]*subscription), sealed: make(chan struct{}),
 		afterRead: slices.Clip(h.cfg.afterRead), beforeClose: slices.Clip(h.cfg.beforeClose),
@@ -74,7 +77,7 @@ func (c *Conn) Identity() Identity { return c.identity }
 // Remote is the address of the peer, as http.Request.RemoteAddr tells it.
 func (c *Conn) Remote() string { return c.remote }
 
-// Transport is "websocket", "sse" or "text".
+// Transport is "websocket", "tailcast.v1" (a WebSocket with envelopes), "sse", "ndjson" or "text".
 func (c *Conn) Transport() string { return c.format.transport }
 
 // Context has the values of the request's context, and ends with the connection: its cause is then that of the end.
@@ -91,7 +94,7 @@ func (c *Conn) Topics() []string {
 
 // Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
 // the hub's backlog), or, where the client's request says since when it has missed this topic, from there. The topic need
-// not exist yet. A bare WebSocket and an event stream do not say which topic a message belongs to.
+// not exist yet. The filters of the client's request count for it too. A bare WebSocket does not say which topic a message belongs to.
 func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("tailcast: subscribe: %w", err)
@@ -115,6 +118,9 @@ func (c *Conn) subscribe(name string, from start) error {
 		return err
 	}
 	s.place(from)
+	if c.told.Load() {
+		s.fan.TellPlace()
+	}
 	return nil
 }
 
@@ -134,13 +140,16 @@ func (c *Conn) join(name string) (*subscription, error) {
 	}
 	t := c.hub.visit(name)
 	s := &subscription{conn: c, topic: t}
-	s.ctx, s.cancel = context.WithCancel(c.ctx)
-	if len(c.subs) == 1 && c.format.transport != formatWebSocket.transport {
-		c.several.Store(true)
-		c.fan.CopyMessages() // streams mark which topic, or which place in several, a message belongs to
+	if err := s.takeFilter(c.filter); err != nil {
+		c.hub.part(t)
+		return nil, err
 	}
-	enc := t.log.Encoding(c.format.key(), c.format.encoder(name))
-	s.fan = c.fan.Subscribe(name, t.fan, enc, s)
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	if len(c.subs) == 1 && c.format.marks() {
+		c.several.Store(true)
+		c.fan.CopyMessages()
+	}
+	s.fan = c.fan.Subscribe(name, t.fan, s.encoding(t.log, t.fan), s)
 	c.subs[name] = s
 	c.order = append(c.order, name)
 	return s, nil
@@ -165,7 +174,7 @@ func (c *Conn) Unsubscribe(topic string) error {
 }
 
 // Send sends a message to this client alone. It does not wait: it returns ErrQueueFull when the message does not fit into
-// 256 KiB together with what is queued already, or the hub is at its memory limit, and then an event stream or text is told
+// 256 KiB together with what is queued already, or the hub is at its memory limit, and then the client is told
 // of a gap (a bare WebSocket has no way to be told). Messages of Send arrive in the order of the calls; Message.Topic is only a label, and
 // the message has no Position.
 func (c *Conn) Send(m Message) error {
@@ -312,6 +321,9 @@ func (c *Conn) received(in Inbound) error {
 		if err := c.guard(func() error { return f(c, in) }); err != nil {
 			return err
 		}
+	}
+	if c.format.objects() {
+		return c.command(in)
 	}
 	return nil
 }

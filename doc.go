@@ -5,7 +5,7 @@
 //	mux.Handle("GET /logs", hub)
 //	go func() { errs <- hub.Run(ctx, tailcast.NewTail("/var/log/app.log")) }()
 //
-// One handler serves WebSocket, server-sent events and plain text, as the request asks: see Hub.ServeHTTP.
+// One handler serves WebSocket, server-sent events, lines of JSON and plain text, as the request asks: see Hub.ServeHTTP.
 //
 // # The model
 //
@@ -18,6 +18,8 @@
 // because it was away or is slow, is read again from there, and the viewer joins the live log at the exact message. For a
 // Tail the file itself is that memory.
 //
+// The program itself watches a topic with a loop over Hub.Subscribe, with the guarantees that viewers have.
+//
 // # Guarantees
 //
 // Order. Per topic there is one order, that of Publish, and what each viewer is sent is a subsequence of it in that order.
@@ -26,7 +28,8 @@
 //
 // No silent loss. Between two messages that a viewer is sent, every message that the publisher published between them has
 // been sent too, unless a gap is declared at that place. Plainly: either you see it, or you see that you don't. A gap is an
-// "event: gap" in an event stream and a line "# tailcast gap: …" in text. A bare WebSocket shows a Source's gap as that
+// "event: gap" in an event stream, an object {"event":"gap",…} among envelopes (the subprotocol tailcast.v1, and NDJSON),
+// and a line "# tailcast gap: …" in text. A bare WebSocket shows a Source's gap as that
 // line; its own lag, where it cannot be made up for, closes it with 1013 and the number of messages. A line that looks like
 // it may also be a log line: gaps=0 in the query turns the lines off.
 //
@@ -34,29 +37,51 @@
 // long as memory or the topic's Replayer has it; otherwise a gap, and then what there is. For a Tail this holds across a
 // restart of the process and across rotations of the file. Plainly: reload the page and nothing is missing, nothing twice.
 //
-// Bounds. Memory is bounded by WithMemoryLimit, plus a constant for each connection, whatever viewers do. (While a viewer is
-// served from a Replayer, that constant is some 200 KiB.)
+// Bounds. Memory is bounded by WithMemoryLimit, what was read from Replayers included, plus a constant for each connection,
+// whatever viewers do. WithMaxReplays bounds how many Replayers are being read, each with some 200 KiB of its own.
 //
 // # Slow viewers
 //
 // A slow viewer costs nobody anything. When the log has dropped what it needs next, it is served from the Replayer until it
-// has caught up, at its own pace. Without a Replayer it is told how much it missed and goes on with the oldest message that
-// there is. A peer that takes not a single byte for the write timeout, 10 s, ends with ErrWriteTimeout.
+// has caught up, at its own pace; viewers at about the same place share what is read. Without a Replayer it is told how much it
+// missed and goes on with the oldest message that there is. WithLagPolicy, or WithTopicConfig for some topics, changes that:
+// LagSkip tells it at once, for messages that are of no use when they are old, and LagClose closes it. A peer that takes not a
+// single byte for the write timeout, 10 s, ends with ErrWriteTimeout.
+//
+// Where most viewers of a Source that can replay are about to fall behind what is in memory, it is held up, for at most 100 ms
+// a batch. A program that wants to wait for all of its viewers calls Hub.WaitLag between its messages.
+//
+// # Filters
+//
+// A request with grep=EXPRESSION gets only the messages whose payload the regular expression matches, with invert=1 the others;
+// WithFilter adds parameters of the application's own. A filter is asked once about each message, live or replayed, whatever number of
+// viewers and formats share it, when the first of them comes there. That happens on a goroutine of its own: a slow filter
+// delays those who have asked for it, who then lag as any slow viewer does, and no publisher or other viewer.
+//
+// What is left out moves the viewer's place all the same, and heartbeats tell it: who has found nothing for an hour comes back to
+// the end, not to where it began. Gaps pass all filters. An expression has at most 256 bytes and 1000 instructions, a topic 32
+// different filters at a time; a request beyond that is answered 503.
 //
 // # Hooks
 //
 //	hook          called on                how often                 its error
 //	Authenticate  the request's goroutine  once for each request     refuses it with 401
 //	Authorize     the request's goroutine  once for each topic       refuses the request with 403
+//	              the connection's reader  for each command          answers the command with an error
 //	OnConnect     the request's goroutine  once, before any message  closes the connection with it
 //	AfterRead     the connection's reader  for each data message     closes the connection with it
 //	BeforeClose   a goroutine of its own   exactly once              (it has none)
+//	Filter        a goroutine of its own   once for each message and value: see WithFilter; compile: once for each request that has
+//	                                       the parameter, on its goroutine, and its error refuses it with 400
+//
+// AfterRead sees the commands of a client of tailcast.v1 too, each before it is carried out; if it returns an error the
+// command is not.
 //
 // Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else, but Shutdown only with a
 // context that ends, since it waits for them. The time that AfterRead
 // takes does not count against the peer, but the next message is read only when it has returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
-// already; Authenticate and Authorize: the request is answered 500), is counted in Stats, and goes to the logger, or where
+// already; Authenticate, Authorize and compile: the request is answered 500; Filter: it closes all viewers in the topic that share it), is counted in Stats, and goes to the logger, or where
 // none is set to the server's ErrorLog.
 //
 // # Close codes
@@ -67,8 +92,11 @@
 //	1007  the peer sent text that is not UTF-8
 //	1008  the peer sent more messages than Limits.MessageRate, or an absurd number of fragments
 //	1009  the peer's message is larger than Limits.MessageBytes
-//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room
-//	1013  a bare WebSocket was too slow: the reason says how many messages it missed
+//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room, or a panic
+//	      of its filter
+//	1013  the client was too slow: the reason says how many messages it missed. Under LagCatchUp this happens only to a bare
+//	      WebSocket, where no Replayer has what it missed or Limits.ReplayBytes is reached. Or a client of tailcast.v1 does not
+//	      read the answers to its commands: then the cause matches ErrQueueFull
 //	4401  the Identity has expired
 //	else  the *CloseError that the cause holds
 //
@@ -79,6 +107,7 @@
 //	ErrWriteTimeout      the peer took no byte, or its kernel acknowledged none, for the write timeout
 //	ErrPingTimeout       a WebSocket's peer was silent after a ping
 //	ErrTooManyTopics     OnConnect had subscribed to so many topics that there was no room for those of the request
+//	*PanicError          a hook of the connection, or its filter, panicked
 //	io.ErrUnexpectedEOF  the peer vanished: its end of the connection came (FIN, and a half close is no less), or its HTTP/2
 //	                     stream or connection ended
 //	syscall.ECONNRESET   the peer vanished with a reset (RST), as a process that is killed with bytes unread

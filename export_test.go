@@ -2,6 +2,8 @@ package tailcast
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,12 +22,30 @@ func (s *DiscardSocket) WriteSome(p []byte, _ time.Duration) (int, error) { retu
 
 // Attach adds a WebSocket's write side to the default topic, without a request or a reader behind it. The function that it
 // returns takes it out again.
-func (h *Hub) Attach(sock fanout.Socket) (detach func()) {
-	f := formatWebSocket
-	req := &request{format: f, topics: []string{""}, start: map[string]start{"": {tail: 0}}}
+func (h *Hub) Attach(sock fanout.Socket) (detach func()) { return h.attach(sock, formatWebSocket, "") }
+
+// AttachEnvelopes is Attach for a client of tailcast.v1.
+func (h *Hub) AttachEnvelopes(sock fanout.Socket, topics ...string) (detach func()) {
+	return h.attach(sock, formatEnvelope, topics...)
+}
+
+// AttachNDJSON is Attach for a stream of lines, as a worker writes it.
+func (h *Hub) AttachNDJSON(sock fanout.Socket, topics ...string) (detach func()) {
+	return h.attach(sock, formatNDJSON, topics...)
+}
+
+func (h *Hub) attach(sock fanout.Socket, f format, topics ...string) (detach func()) {
+	req := &request{format: f, topics: topics, start: make(map[string]start)}
+	for _, t := range topics {
+		req.start[t] = start{tail: 0}
+	}
 	c := h.newConn(context.Background(), "bench", req)
+	var handler fanout.Handler = &plainHandler{}
+	if f.objects() {
+		handler = &objectHandler{Conn: c}
+	}
 	c.farewell = func(*CloseError) []byte { return nil }
-	h.open(c, req, fanout.Options{Socket: sock, Direct: true, Handler: &plainHandler{}, Abort: func() {}})
+	h.open(c, req, fanout.Options{Socket: sock, Direct: true, Handler: handler, Abort: func() {}})
 	return func() {
 		c.end(nil)
 		<-c.sealed
@@ -33,5 +53,18 @@ func (h *Hub) Attach(sock fanout.Socket) (detach func()) {
 	}
 }
 
+// TopicNames are the topics that the hub keeps anything of.
+func (h *Hub) TopicNames() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.topics))
+}
+
+// Tidy is what the hub does every 10 s.
+func (h *Hub) Tidy() { h.housekeep() }
+
 // MemoryUsed is what the hub's budget accounts for.
 func (h *Hub) MemoryUsed() int64 { return h.budget.Used() }
+
+// CompileGrep is what the hub makes of grep=….
+var CompileGrep = compileGrep

@@ -13,15 +13,37 @@ type format struct {
 
 var (
 	formatWebSocket = format{"websocket", true}
+	formatEnvelope  = format{"tailcast.v1", true}
 	formatSSE       = format{"sse", true}
+	formatNDJSON    = format{"ndjson", true}
 	formatText      = format{"text", true}
 )
+
+// webSocket reports whether the format goes over a WebSocket.
+func (f *format) webSocket() bool {
+	return f.transport == formatWebSocket.transport || f.transport == formatEnvelope.transport
+}
+
+// objects reports whether messages are envelopes: objects that say all there is to say of a message.
+func (f *format) objects() bool {
+	return f.transport == formatEnvelope.transport || f.transport == formatNDJSON.transport
+}
+
+// marks reports whether a connection with several topics gets its messages in a form of its own, with marks in it that say
+// which topic, or which place in several, a message belongs to.
+func (f *format) marks() bool {
+	return f.transport == formatSSE.transport || f.transport == formatText.transport
+}
 
 // append adds one record. (A switch, not a function value: r stays on the caller's stack.)
 func (f *format) append(dst []byte, r *wire.Record) []byte {
 	switch f.transport {
 	case formatWebSocket.transport:
 		return wire.AppendWS(dst, r)
+	case formatEnvelope.transport:
+		return wire.AppendWSEnvelope(dst, r)
+	case formatNDJSON.transport:
+		return wire.AppendNDJSON(dst, r)
 	case formatSSE.transport:
 		return wire.AppendSSE(dst, r)
 	}

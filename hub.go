@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type Hub struct {
 	cfg    config
 	budget *stream.Budget
 	pool   *fanout.Pool
+	turns  turns // of replays
 
 	panics    atomic.Int64
 	refused   atomic.Int64 // requests
@@ -31,13 +33,17 @@ type Hub struct {
 
 	seats   seats
 	wg      sync.WaitGroup // what connections have running; added to with mu, until the hub is closed
+	filters sync.WaitGroup // that look at messages; added to as wg
 	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu      sync.Mutex // guards the rest
 	state   hubState
 	topics  map[string]*topic
+	most    int // topics since the map was made: a map keeps the memory of what it had once
 	conns   map[*Conn]struct{}
-	idle    chan struct{} // closed when the hub is closing and the last connection has ended
+	loops   map[*loop]struct{} // of Subscribe
+	idle    chan struct{}      // closed when the hub is closing and the last connection and loop have ended
+	full    chan struct{}      // closed when the hub is closing and its logs have got their last message
 	sources []*sourceRun
 	runs    map[*context.CancelCauseFunc]struct{}
 	running sync.WaitGroup // calls of Run
@@ -61,14 +67,17 @@ func New(opts ...Option) *Hub {
 		cfg:    defaults(),
 		topics: make(map[string]*topic),
 		conns:  make(map[*Conn]struct{}),
+		loops:  make(map[*loop]struct{}),
 		runs:   make(map[*context.CancelCauseFunc]struct{}),
 		idle:   make(chan struct{}),
+		full:   make(chan struct{}),
 	}
 	for _, o := range opts {
 		must(o != nil, "New: nil Option")
 		o.apply(&h.cfg)
 	}
 	h.budget = stream.NewBudget(h.cfg.memory)
+	h.turns.free = h.cfg.replays
 	h.pool = fanout.NewPool(fanout.Config{
 		WriteTimeout: h.cfg.writeTimeout,
 		PingInterval: h.cfg.pingInterval,
@@ -103,8 +112,13 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 	if err != nil {
 		return fmt.Errorf("tailcast: publish: %w", err)
 	}
-	defer h.appends.Done()
 	h.append(claims, msgs)
+	h.appends.Done()
+	if replayerOf(pub) != nil {
+		for i := range claims {
+			claims[i].topic.pace(ctx, h.cfg.memory)
+		}
+	}
 	return nil
 }
 
@@ -155,6 +169,7 @@ func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, er
 		}
 	}
 	for i := range claims {
+		claims[i].topic.claims.Add(1)
 		claims[i].settle(pub)
 		if pub != nil && claims[i].numbered {
 			pub.topics.LoadOrStore(claims[i].topic, nil)
@@ -170,6 +185,7 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 	h.published.Add(int64(len(msgs)))
 	if len(claims) == 1 {
 		claims[0].topic.append(msgs, now)
+		claims[0].topic.claims.Add(-1)
 		return
 	}
 	var part []Message
@@ -181,6 +197,7 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 			}
 		}
 		c.topic.append(part, now)
+		c.topic.claims.Add(-1)
 	}
 }
 
@@ -188,9 +205,10 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 func (h *Hub) topicLocked(name string) *topic {
 	t := h.topics[name]
 	if t == nil {
-		t = &topic{name: name, fan: h.pool.NewTopic()}
-		t.log = stream.NewLog(stream.Retention(h.cfg.retention), h.budget)
+		t = &topic{name: name, cfg: h.cfg.topic(name), fan: h.pool.NewTopic()}
+		t.log = stream.NewLog(stream.Retention(t.cfg.Retention), h.budget)
 		h.topics[name] = t
+		h.most = max(h.most, len(h.topics))
 		if h.timer == nil && h.state != hubClosed {
 			h.timer = time.AfterFunc(housekeeping, h.housekeep)
 		}
@@ -211,14 +229,14 @@ func (h *Hub) housekeep() {
 	h.mu.Unlock()
 	now := time.Now()
 	for _, t := range topics {
-		t.log.Maintain(now, linger)
+		t.log.Maintain(now, encodingLinger)
+		t.forgetReplays(h.budget)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range topics {
-		if t.visitors == 0 && t.empty() {
-			delete(h.topics, t.name)
-			h.budget.Remove(t.log)
+		if t.visitors == 0 && h.topics[t.name] == t && t.empty() {
+			h.forget(t)
 		}
 	}
 	h.timer = nil
@@ -261,12 +279,13 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
 // is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
 // RegisterOnShutdown and once more after it, to wait: see the package's documentation. Hooks and sources that do not return
-// hold it up for at most 5 s more than ctx allows.
+// hold it up for at most 5 s more than ctx allows, and a filter that does not for another 5 s.
 //
 // A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.beginClosing()
 	h.appends.Wait() // a viewer that has everything before would miss them
+	h.fill()
 	sources := make(chan struct{})
 	go func() { h.running.Wait(); close(sources) }()
 	var drains sync.WaitGroup // not wg: another Shutdown may be waiting for that
@@ -283,24 +302,29 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		}
 	}
 	if !h.settled(sources) {
-		go func() { <-sources; <-h.idle; h.finishClosing() }()
+		go func() { <-sources; <-h.idle; _ = h.finishClosing() }()
 		return errors.Join(err, errStragglers)
 	}
 	drains.Wait()
-	h.finishClosing()
-	return err
+	return errors.Join(err, h.finishClosing())
 }
 
 var (
 	errShutdown   = &CloseError{Code: 1001, Reason: "the server is shutting down", Err: ErrClosed}
-	errStragglers = errors.New("tailcast: shutdown: a hook or a source does not return")
+	errStragglers = errors.New("tailcast: shutdown: a hook, a filter or a source does not return")
 )
+
+// stragglerTime is how long what has been told to end may take.
+const stragglerTime = 5 * time.Second
 
 // hurry says goodbye to those whose sockets take it, and cuts off the others.
 func (h *Hub) hurry() {
 	const moment = 100 * time.Millisecond
 	for c := range h.Conns() {
 		c.end(errShutdown)
+	}
+	for _, l := range h.allLoops() {
+		l.cutOff()
 	}
 	t := time.NewTimer(moment)
 	defer t.Stop()
@@ -315,7 +339,7 @@ func (h *Hub) hurry() {
 
 // settled waits for what has been told to end.
 func (h *Hub) settled(sources <-chan struct{}) bool {
-	t := time.NewTimer(5 * time.Second)
+	t := time.NewTimer(stragglerTime)
 	defer t.Stop()
 	for _, ch := range []<-chan struct{}{sources, h.idle} {
 		select {
@@ -349,13 +373,29 @@ func (h *Hub) beginClosing() {
 	for cancel := range h.runs {
 		(*cancel)(ErrClosed)
 	}
-	if len(h.conns) == 0 {
+	h.vacate()
+}
+
+// vacate is called when one less is there, or the hub begins to close; mu is held.
+func (h *Hub) vacate() {
+	if h.state != hubOpen && len(h.conns) == 0 && len(h.loops) == 0 {
 		close(h.idle)
 	}
 }
 
-// finishClosing stops the workers. Whatever could ask something of them has ended.
-func (h *Hub) finishClosing() {
+// fill says that no more messages will come.
+func (h *Hub) fill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.full: // by another Shutdown
+	default:
+		close(h.full)
+	}
+}
+
+// finishClosing stops the workers. Whatever could ask something of them has ended. It waits for a filter for some seconds only.
+func (h *Hub) finishClosing() error {
 	h.mu.Lock()
 	h.state = hubClosed
 	if h.timer != nil {
@@ -364,6 +404,16 @@ func (h *Hub) finishClosing() {
 	h.mu.Unlock()
 	h.wg.Wait()
 	h.pool.Close()
+	done := make(chan struct{})
+	go func() { h.filters.Wait(); close(done) }()
+	t := time.NewTimer(stragglerTime)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+		return errStragglers
+	}
 }
 
 // background runs what connections have to do beside their own goroutines. finishClosing waits for it, but not for what comes
@@ -375,6 +425,17 @@ func (h *Hub) background(f func()) {
 		go f()
 	} else {
 		h.wg.Go(f)
+	}
+}
+
+// runFilter is background for functions of the application that decide what viewers see.
+func (h *Hub) runFilter(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state == hubClosed {
+		go f()
+	} else {
+		h.filters.Go(f)
 	}
 }
 
@@ -450,9 +511,7 @@ func (h *Hub) dismiss(c *Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, c)
-	if h.state != hubOpen && len(h.conns) == 0 {
-		close(h.idle)
-	}
+	h.vacate()
 }
 
 // visit returns a topic for somebody who looks at it, until part.
@@ -464,10 +523,30 @@ func (h *Hub) visit(name string) *topic {
 	return t
 }
 
+// part takes back a visit. Of a topic that was only looked at nothing remains.
 func (h *Hub) part(t *topic) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.visitors--
+	if t.visitors == 0 && t.untouched() {
+		h.forget(t)
+	}
+}
+
+// shrunk is m in the memory that it needs. (maps.Clone copies the table as it is.)
+func shrunk[K comparable, V any](m map[K]V) map[K]V {
+	small := make(map[K]V, len(m))
+	maps.Copy(small, m)
+	return small
+}
+
+// forget drops a topic that nobody holds; mu is held.
+func (h *Hub) forget(t *topic) {
+	delete(h.topics, t.name)
+	h.budget.Remove(t.log)
+	if h.most > 1000 && len(h.topics) < h.most/4 {
+		h.topics, h.most = shrunk(h.topics), len(h.topics)
+	}
 }
 
 func (h *Hub) count(*Gap) { h.gaps.Add(1) }

@@ -21,20 +21,6 @@ func laterOption(name string) Option {
 	return nil
 }
 
-// Subscribe lets the program itself watch a topic, from just after the message at from; the zero Position stands for "from now
-// on", Earliest() for all that can be had. An error is final, and comes once and last. Breaking off the loop unsubscribes.
-//
-// Not in this version: it yields an error that matches errors.ErrUnsupported.
-func (h *Hub) Subscribe(ctx context.Context, topic string, from Position) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) { yield(Message{}, later("Subscribe")) }
-}
-
-// WaitLag waits until no viewer of the topic is more than this many bytes behind, for programs that want to pace themselves by
-// their slowest viewer.
-//
-// Not in this version: it returns an error that matches errors.ErrUnsupported.
-func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error { return later("WaitLag") }
-
 // A PushResult says what became of a push.
 type PushResult struct {
 	Matched int // connections of the user that have the topic
@@ -76,30 +62,6 @@ func (h *Hub) Disconnect(ctx context.Context, user string, cause error) (int, er
 // Not in this version: it yields nobody.
 func (h *Hub) Presence(topic string) iter.Seq[string] { return func(func(string) bool) {} }
 
-// A LagPolicy says what happens to a viewer that has fallen out of what is kept in memory. This version has LagCatchUp only.
-type LagPolicy int
-
-const (
-	// LagCatchUp serves it from the topic's Replayer until it has caught up; without one, it is told what it missed.
-	LagCatchUp LagPolicy = iota + 1
-	// LagSkip tells it what it missed, and goes on with the oldest message that is in memory.
-	LagSkip
-	// LagClose closes it with 1013.
-	LagClose
-)
-
-// A TopicConfig changes options for some topics. A zero field changes nothing.
-type TopicConfig struct {
-	Retention Retention
-	Backlog   int // −1 = none
-	Lag       LagPolicy
-}
-
-// WithTopicConfig changes options for the topics whose names match pattern, in the syntax of path.Match.
-//
-// Not in this version: it panics.
-func WithTopicConfig(pattern string, c TopicConfig) Option { return laterOption("WithTopicConfig") }
-
 // WithRegistration lets a WebSocket say who it is after it was opened, with a message {"token","event"}.
 //
 // Not in this version: it panics.
@@ -123,25 +85,6 @@ func WithCompression(level int) Option { return laterOption("WithCompression") }
 //
 // Not in this version: it panics.
 func WithDetach() Option { return laterOption("WithDetach") }
-
-// WithLagPolicy sets what happens to a viewer that has fallen out of what is kept in memory: LagCatchUp by default.
-//
-// Not in this version: it panics on the others.
-func WithLagPolicy(p LagPolicy) Option {
-	must(LagCatchUp <= p && p <= LagClose, "WithLagPolicy(%d): there is no such policy", int(p))
-	if p == LagCatchUp {
-		return option(func(*config) {})
-	}
-	return laterOption("WithLagPolicy")
-}
-
-// WithFilter adds a parameter to the query: compile makes a filter of its value, which is run once for each message and
-// distinct value. Its error refuses the request with 400.
-//
-// Not in this version: it panics.
-func WithFilter(name string, compile func(value string) (func(*Message) bool, error)) Option {
-	return laterOption("WithFilter")
-}
 
 // A Backplane is a log that several hubs share. Publish returns when the log has stored the messages; Run publishes what the
 // log has stored, in its order, and only that reaches viewers; Replay reads its past.

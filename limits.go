@@ -31,6 +31,10 @@ type Limits struct {
 	MessageRate float64
 	// MessageBurst is how many a client may send at once: 200 by default.
 	MessageBurst int
+	// ReplayBytes is how much payload a client may be served from a Replayer at a time, until it has caught up with what is in
+	// memory: 1 GiB by default, −1 = no limit. Beyond it there is a gap of unknown size, and then the oldest message in memory; a
+	// bare WebSocket, which can't be told, is closed with 1013.
+	ReplayBytes int64
 }
 
 // maxTopics is how many topics a connection can have.
@@ -55,6 +59,9 @@ func (l Limits) withDefaults() Limits {
 	if l.MessageBurst == 0 {
 		l.MessageBurst = 200
 	}
+	if l.ReplayBytes == 0 {
+		l.ReplayBytes = 1 << 30
+	}
 	return l
 }
 
@@ -66,6 +73,7 @@ func (l Limits) check() {
 	must(l.MessageBytes >= 0, "WithLimits: MessageBytes is %d, must be positive", l.MessageBytes)
 	must(0 <= l.MessageRate && l.MessageRate <= math.MaxFloat64 || l.MessageRate == -1, "WithLimits: MessageRate is %v, must be positive, or -1 for no limit", l.MessageRate)
 	must(l.MessageBurst >= 0, "WithLimits: MessageBurst is %d, must be positive", l.MessageBurst)
+	must(l.ReplayBytes >= -1, "WithLimits: ReplayBytes is %d, must be positive, or -1 for no limit", l.ReplayBytes)
 }
 
 // Seats are the connections that there are, those that are being made included, as far as limits count them.

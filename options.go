@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // An Option changes a default of New. Options that cannot be meant make New panic.
@@ -21,6 +25,9 @@ type config struct {
 	backlog      int
 	retention    Retention
 	memory       int64
+	lag          LagPolicy
+	topics       []topicRule
+	replays      int
 	pingInterval time.Duration
 	pongTimeout  time.Duration
 	heartbeat    time.Duration
@@ -32,6 +39,7 @@ type config struct {
 	onConnect    []func(*Conn) error
 	afterRead    []func(*Conn, Inbound) error
 	beforeClose  []func(*Conn, error)
+	filters      []filterRule
 	logger       *slog.Logger
 	origins      map[origin]bool
 	hosts        map[string]bool
@@ -41,6 +49,8 @@ func defaults() config {
 	return config{
 		retention:    Retention{Bytes: 8 << 20},
 		memory:       256 << 20,
+		lag:          LagCatchUp,
+		replays:      2 * runtime.GOMAXPROCS(0),
 		pingInterval: 25 * time.Second,
 		pongTimeout:  10 * time.Second,
 		heartbeat:    15 * time.Second,
@@ -81,11 +91,21 @@ func WithRetention(r Retention) Option {
 }
 
 // WithMemoryLimit bounds the memory of a hub, in bytes: 256 MiB by default, 0 = no limit. It counts the logs of all topics,
-// their encodings and what is queued for single connections; a connection itself costs a constant on top. At the limit the
-// encodings that were not used for longest go first, since they can be made again, then the oldest messages.
+// their encodings, what was read from Replayers and what is queued for single connections; a connection itself costs a constant on
+// top. At the limit the encodings that were not used for longest go first, since they can be made again, then the oldest messages,
+// those from Replayers before all others.
 func WithMemoryLimit(bytes int64) Option {
 	must(bytes == 0 || bytes >= 1<<20, "WithMemoryLimit(%d): at least 1 MiB, or 0 for no limit", bytes)
 	return option(func(c *config) { c.memory = bytes })
+}
+
+// WithMaxReplays bounds how many Replayers are read from at the same time: 2×GOMAXPROCS by default. Viewers that are at about
+// the same place share one, as long as they keep within 4 MiB of each other; others wait for their turn, and one that is read for
+// long gives way to them. Set it lower where reading is dear, as from a slow disk, and higher where it mostly waits, as for a
+// network.
+func WithMaxReplays(n int) Option {
+	must(n > 0, "WithMaxReplays(%d): must be positive", n)
+	return option(func(c *config) { c.replays = n })
 }
 
 // WithPing sets after how much silence of its peer a WebSocket is pinged, 25 s by default, and how much more silence ends
@@ -96,8 +116,9 @@ func WithPing(interval, timeout time.Duration) Option {
 	return option(func(c *config) { c.pingInterval, c.pongTimeout = interval, timeout })
 }
 
-// WithHeartbeat sets after how much silence an event stream gets a heartbeat, 15 s by default, 0 = never. Proxies cut
-// streams that are quiet for long, often after 60 s.
+// WithHeartbeat sets after how much silence an event stream, NDJSON, or a WebSocket of envelopes gets a heartbeat, 15 s by
+// default, 0 = never. It tells the client where it stands, to resume from there. Proxies cut streams that are quiet for long,
+// often after 60 s.
 func WithHeartbeat(interval time.Duration) Option {
 	must(interval >= 0, "WithHeartbeat(%v): must not be negative", interval)
 	return option(func(c *config) { c.heartbeat = interval })
@@ -132,10 +153,12 @@ func WithAuthenticate(f func(*http.Request) (Identity, error)) Option {
 
 // WithAuthorize sets the function that decides what clients may do. It is called for each topic that a request asks for, or
 // that its handler serves where it names none, on the request's goroutine, with the request's context; and with it
-// Hub.ServeHTTP serves all topics that it allows, not only the default one. Without it, clients may read what their handler
+// Hub.ServeHTTP serves all topics that it allows, not only the default one. Of a client of tailcast.v1 it is also asked about
+// each command to subscribe or to publish, on the connection's reader, with the connection's context. Without it, clients may read what their handler
 // serves and publish nothing. What the program itself does, Conn.Subscribe for one, is not asked about.
 //
-// An error refuses the request with 403; a *CloseError in it says more, as for WithAuthenticate.
+// An error refuses the request with 403, or answers the command with an error; a *CloseError in it says more, as for
+// WithAuthenticate.
 func WithAuthorize(f func(ctx context.Context, a Access) error) Option {
 	must(f != nil, "WithAuthorize(nil)")
 	return option(func(c *config) { c.authorize = f })
@@ -160,6 +183,28 @@ func WithAfterRead(f func(*Conn, Inbound) error) Option {
 func WithBeforeClose(f func(*Conn, error)) Option {
 	must(f != nil, "WithBeforeClose(nil)")
 	return option(func(c *config) { c.beforeClose = append(c.beforeClose, f) })
+}
+
+// WithFilter adds a parameter to the query of requests: a client that gives it is sent only the messages for which the function
+// returns true that compile has made of its value, and that pass grep and other filters too. An empty value is none. The error of
+// compile refuses the request with 400: its text goes to the client.
+//
+// The function is called once for each message, whatever number of viewers and formats share the value, on a goroutine of its own:
+// a slow one holds up those who have asked for it, and nobody else. (What is read again from a Replayer is asked about again, once
+// for all who share that.) It may be called for live and replayed messages at the same time. It must neither change the Message nor keep it or its Data. Gaps are not asked about, and of a line
+// that was cut only the first part. A panic closes all viewers of a topic that share the filter with a *PanicError.
+//
+// A value may have 256 bytes, and a topic 32 different filters at a time.
+func WithFilter(name string, compile func(value string) (func(*Message) bool, error)) Option {
+	must(name != "" && strings.IndexFunc(name, unicode.IsControl) < 0 && utf8.ValidString(name), "WithFilter(%q): must be the name of a parameter", name)
+	must(!slices.Contains(parameters, name), "WithFilter(%q): the parameter has a meaning already", name)
+	must(compile != nil, "WithFilter(%q, nil)", name)
+	return option(func(c *config) {
+		for _, r := range c.filters {
+			must(r.name != name, "WithFilter(%q): comes twice", name)
+		}
+		c.filters = append(c.filters, filterRule{name, compile})
+	})
 }
 
 // WithOrigins lets pages of other origins in, each "scheme://host" or "scheme://host:port". Without it a browser is let in

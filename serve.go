@@ -21,13 +21,19 @@ import (
 // ServeHTTP serves one client, in the form that its request asks for, for as long as the connection
 // lives:
 //
-//	Upgrade: websocket          each message as one text (or binary) frame
-//	Accept: text/event-stream   server-sent events with ids
-//	any other GET               plain text, a line for each message, as tail -f prints it
+//	Upgrade: websocket             each message as one text (or binary) frame
+//	  with subprotocol tailcast.v1 JSON envelopes, and commands of the client
+//	Accept: text/event-stream      server-sent events with ids
+//	Accept: application/x-ndjson   JSON envelopes, one a line
+//	any other GET                  plain text, a line for each message, as tail -f prints it
+//
+// An envelope has a message's topic, data, position and time. A client of tailcast.v1 may subscribe and unsubscribe, as far as
+// this handler serves the topic and WithAuthorize allows it, and publish where WithAuthorize allows it.
 //
 // The query is the same for all: since=POSITION (or topic=POSITION,…) goes on after that message, tail=N begins with the N
 // newest messages that the hub has, or a Tail's file (see WithBacklog), gaps=0 leaves out the lines that declare a loss.
-// Last-Event-ID beats since beats tail.
+// Last-Event-ID beats since beats tail. grep=EXPRESSION, in the syntax of the package regexp, leaves out the messages whose payload
+// it does not match, and with invert=1 those that it does; WithFilter adds parameters of the application's own.
 //
 // It serves the default topic; with WithAuthorize, also those that the request names with topic=… (repeatable) and the client
 // may read.
@@ -73,9 +79,11 @@ type mount struct {
 // A request is what a client asks for.
 type request struct {
 	format   format
+	mount    mount
 	identity Identity
 	topics   []string
 	start    map[string]start
+	filter   *filter // nil: everything passes
 }
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
@@ -111,7 +119,13 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 		return
 	}
 	defer leave()
-	if req.format.transport == formatWebSocket.transport {
+	free, no := h.reserve(req)
+	if no != nil {
+		h.refuse(w, r, no)
+		return
+	}
+	defer free()
+	if req.format.webSocket() {
 		h.serveWebSocket(w, r, req)
 	} else {
 		h.serveStream(w, r, req)
@@ -143,7 +157,7 @@ func (h *Hub) parseRequest(r *http.Request, m mount) (*request, *refusal) {
 	if err != nil {
 		return nil, refusalf(http.StatusBadRequest, "The query cannot be read: %v.", err)
 	}
-	req := &request{format: chooseFormat(r), topics: m.topics, start: make(map[string]start)}
+	req := &request{format: chooseFormat(r), mount: m, topics: m.topics, start: make(map[string]start)}
 	if asked, ok := q["topic"]; ok {
 		if no := h.checkTopics(asked, m, &req.format); no != nil {
 			return nil, no
@@ -156,7 +170,23 @@ func (h *Hub) parseRequest(r *http.Request, m mount) (*request, *refusal) {
 	if err != nil {
 		return nil, refusalf(http.StatusBadRequest, "%v", err)
 	}
+	var no *refusal
+	if req.filter, no = h.parseFilter(r.Context(), q); no != nil {
+		return nil, no
+	}
 	return req, nil
+}
+
+// check reports why a topic is not to be had here.
+func (m *mount) check(topic string) *refusal {
+	err := checkTopic(topic)
+	switch {
+	case !m.open && !slices.Contains(m.topics, topic):
+		return refusalf(http.StatusForbidden, "topic %s is not served here.", quote(topic))
+	case err != nil:
+		return refusalf(http.StatusBadRequest, "topic %s: %v.", quote(topic), err)
+	}
+	return nil
 }
 
 // checkTopics reports what is wrong with the topics that a request names.
@@ -165,13 +195,10 @@ func (h *Hub) checkTopics(asked []string, m mount, f *format) *refusal {
 		return refusalf(http.StatusBadRequest, "%d topics, the limit is %d.", len(asked), most)
 	}
 	for i, t := range asked {
-		err := checkTopic(t)
-		switch {
-		case !m.open && !slices.Contains(m.topics, t):
-			return refusalf(http.StatusForbidden, "topic %s is not served here.", quote(t))
-		case err != nil:
-			return refusalf(http.StatusBadRequest, "topic %s: %v.", quote(t), err)
-		case slices.Contains(asked[:i], t):
+		if no := m.check(t); no != nil {
+			return no
+		}
+		if slices.Contains(asked[:i], t) {
 			return refusalf(http.StatusBadRequest, "topic %s comes twice.", quote(t))
 		}
 	}
@@ -193,11 +220,30 @@ func quote(s string) string {
 func chooseFormat(r *http.Request) format {
 	switch {
 	case headerHas(r.Header, "Upgrade", "websocket"), r.Header.Get("Sec-WebSocket-Key") != "":
-		return formatWebSocket // also if a proxy has dropped the Upgrade: then it is told so, instead of a stream that it can't read
+		// also if a proxy has dropped the Upgrade: then it is told so, instead of a stream that it can't read
+		if offers(r.Header, formatEnvelope.transport) {
+			return formatEnvelope
+		}
+		return formatWebSocket
 	case headerHas(r.Header, "Accept", "text/event-stream"):
 		return formatSSE
+	case headerHas(r.Header, "Accept", "application/x-ndjson"):
+		return formatNDJSON
 	}
 	return formatText
+}
+
+// offers reports whether a WebSocket's client speaks a subprotocol. Their names count letter by letter. One that nobody here
+// speaks is left unanswered: it is the client's to go on without it or to close (RFC 6455, 4.1 and 4.2.2).
+func offers(h http.Header, subprotocol string) bool {
+	for _, v := range h.Values("Sec-WebSocket-Protocol") {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.TrimSpace(part) == subprotocol {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // headerHas reports whether a comma-separated header names a token, whatever its parameters.
@@ -245,13 +291,14 @@ func (req *request) parseStart(r *http.Request, q url.Values) error {
 		return nil
 	}
 	single, many, err := wire.ParsePositions(value)
-	back := name == "Last-Event-ID"
+	// Envelopes have a place for a gap at their beginning, and their clients resume with since, too: a WebSocket has no header.
+	back := name == "Last-Event-ID" || req.format.objects()
 	switch p := Position(single); {
 	case err != nil:
 		return fmt.Errorf("%s: %w.", name, err)
 	case many == nil && len(req.topics) > 1:
 		// An EventSource that gets 400 is dead: where its id is from a time with one topic, that is what it has seen.
-		if back || p == (Position{}) || p == Earliest() {
+		if name == "Last-Event-ID" || p == (Position{}) || p == Earliest() {
 			for _, t := range req.topics {
 				req.setSince(t, p, back)
 			}
@@ -281,13 +328,15 @@ func (req *request) setSince(topic string, p Position, back bool) {
 func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.several.Store(len(req.topics) > 1)
 	o.Hello = c.hello
-	o.Rewrite = c.several.Load() && c.format.transport != formatWebSocket.transport
+	o.Rewrite = c.several.Load() && c.format.marks()
 	o.Failed = func(err error) { c.end(writeCause(err)) }
+	o.Hold = true
 	c.fan = h.pool.Add(o)
 	if !h.add(c) {
 		c.fan.Cancel()
 		return false
 	}
+	defer c.fan.Release()
 	c.expire()
 	c.fan.Wake() // says hello
 	for _, f := range h.cfg.onConnect {
@@ -296,15 +345,37 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 			return true
 		}
 	}
-	for _, t := range req.topics {
+	if err := c.begin(req); err != nil {
+		c.end(err)
+		return true
+	}
+	c.fan.Beat() // tells a client where it stands
+	c.told.Store(true)
+	return true
+}
+
+// begin subscribes to the topics of the request. Each id of an event stream holds all places, so every topic stands at its own
+// before the first thing is sent, a gap for one.
+func (c *Conn) begin(req *request) error {
+	subs := make([]*subscription, len(req.topics))
+	for i, t := range req.topics {
 		// It may be there already, by a hook, or the connection may be ending. But hooks may have left it no room.
-		if err := c.subscribe(t, req.start[t]); errors.Is(err, ErrTooManyTopics) {
-			c.end(fmt.Errorf("tailcast: topic %q: %w", t, err))
-			return true
+		s, err := c.join(t)
+		if errors.Is(err, ErrTooManyTopics) || errors.Is(err, ErrTooManyFilters) {
+			return fmt.Errorf("tailcast: topic %q: %w", t, err)
+		}
+		if subs[i] = s; s != nil {
+			s.fan.Stand(stream.Position(req.start[t].since), false)
 		}
 	}
-	c.fan.Beat() // tells a stream where it stands
-	return true
+	for _, resumes := range []bool{false, true} { // a resume may send something; the others now come to know where they are
+		for i, t := range req.topics {
+			if from := req.start[t]; subs[i] != nil && (from.since != Position{}) == resumes {
+				subs[i].place(from)
+			}
+		}
+	}
+	return nil
 }
 
 // tooLate says goodbye to a client whose connection has opened while the hub began to close.
@@ -313,12 +384,24 @@ func (h *Hub) tooLate(c *Conn, s fanout.Socket) {
 	_, _ = s.WriteSome(append(c.hello, c.farewell(errShutdown)...), h.cfg.writeTimeout)
 }
 
+// webSocketHandler returns what distinguishes envelopes from a bare WebSocket, and sets what c says at its end.
+func webSocketHandler(c *Conn) (h fanout.Handler, subprotocols []string) {
+	c.farewell = closeFrame
+	if !c.format.objects() {
+		return &plainHandler{}, nil
+	}
+	c.farewell = func(ce *CloseError) []byte { return append(c.format.bye(ce), closeFrame(ce)...) }
+	return &objectHandler{Conn: c}, []string{formatEnvelope.transport}
+}
+
+func closeFrame(ce *CloseError) []byte {
+	return wire.AppendFrame(nil, wire.OpClose, wsconn.ClosePayload(ce.Code, ce.Reason))
+}
+
 func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) {
 	c := h.newConn(r.Context(), r.RemoteAddr, req)
-	c.farewell = func(ce *CloseError) []byte {
-		return wire.AppendFrame(nil, wire.OpClose, wsconn.ClosePayload(ce.Code, ce.Reason))
-	}
-	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control})
+	handler, subprotocols := webSocketHandler(c)
+	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control, Subprotocols: subprotocols})
 	if err != nil {
 		h.refused.Add(1)
 		return // the client has been told
@@ -327,9 +410,10 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	sock, direct := fanout.NewSocket(nc)
 	c.socket = bottom(nc)
 	opened := h.open(c, req, fanout.Options{
-		Socket: sock, Direct: direct, Handler: &plainHandler{},
+		Socket: sock, Direct: direct, Handler: handler,
 		Abort:    func() { nc.Close() },
 		LastRead: func() int64 { return c.lastHeard(ws.LastRead()) },
+		Beats:    c.format.objects(),
 		Ping:     func(dst []byte) []byte { return wire.AppendFrame(dst, wire.OpPing, nil) },
 		Pong:     func(dst, data []byte) []byte { return wire.AppendFrame(dst, wire.OpPong, data) },
 	})
@@ -446,6 +530,9 @@ type plainHandler struct{ lagger }
 
 // Quiet is not used: a WebSocket has pings.
 func (p *plainHandler) Quiet(dst []byte) []byte { return dst }
+
+// Place is not used.
+func (p *plainHandler) Place(dst []byte, _ *fanout.Sub) []byte { return dst }
 
 // Dropped tells nothing: a bare WebSocket has no way to tell a notice from a message.
 func (p *plainHandler) Dropped(dst []byte, _ int) []byte { return dst }

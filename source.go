@@ -29,14 +29,17 @@ type Source interface {
 
 // A Publisher takes messages. Each Source gets one of its own.
 //
-// Publish returns when the messages are in the hub's log, or none of them is; it never waits for a viewer. It copies what
-// it keeps, so the caller may use the slices again. It may be called concurrently; messages of one call stand together.
+// Publish returns when the messages are in the hub's log, or none of them is; it never waits for a viewer. (A Source that is also
+// a Replayer it holds up, for at most 100 ms a call, while most viewers are about to fall out of what is in memory: they would
+// have to be served by Replay.) It copies what it keeps, so the caller may use the slices again. It may be called concurrently; messages of one call stand together.
 type Publisher interface {
 	Publish(ctx context.Context, msgs ...Message) error
 }
 
 // A Replayer is a Source that can read its past. It serves viewers that come back to a Position which the hub no longer
 // has in memory, or that cannot keep up.
+//
+// One call of Replay serves all viewers that are at about the same place; WithMaxReplays bounds how many there are at a time.
 //
 // The contract of Replay:
 //
@@ -48,7 +51,8 @@ type Publisher interface {
 //     never asked for.
 //  5. It runs until the consumer breaks or ctx is done: at the end it waits for more. The hub breaks as soon as it has
 //     reached a message that is in its memory.
-//  6. It is called concurrently, with itself and with Run.
+//  6. It is called concurrently, with itself and with Run. While its viewers have enough to read, yield does not return: for some
+//     seconds, then the hub breaks, and calls it again when they need more.
 //
 // The hub knows that a topic can be replayed from the first message on that the Source publishes there. (It knows of a Tail
 // earlier.) Viewers that come back before that wait for it.

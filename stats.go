@@ -11,7 +11,7 @@ type Stats struct {
 	Published   int64          // messages taken
 	Delivered   uint64         // messages handed to the kernel, for all viewers together
 	SentBytes   uint64         // bytes handed to the kernel, framing included
-	CatchUps    int64          // viewers that are being served from a Replayer now
+	CatchUps    int64          // viewers, loops of Subscribe included, that are being served from a Replayer now
 	Gaps        int64          // losses declared to viewers
 	Panics      int64          // of hooks and sources, recovered
 	Memory      int64          // bytes of logs, encodings and queues

@@ -169,8 +169,11 @@ func flushPoints(w http.ResponseWriter) ([]http.ResponseWriter, error) {
 // streamHeader sets what a stream's response says about itself.
 func streamHeader(h http.Header, f *format) {
 	contentType := "text/plain; charset=utf-8"
-	if f.transport == formatSSE.transport {
+	switch f.transport {
+	case formatSSE.transport:
 		contentType = "text/event-stream"
+	case formatNDJSON.transport:
+		contentType = "application/x-ndjson"
 	}
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
@@ -323,11 +326,15 @@ func (s *responseSocket) close() {
 	s.over = true
 }
 
-// streamHandler returns what distinguishes SSE from text, and sets what c says at its beginning and end.
+// streamHandler returns what distinguishes SSE, NDJSON and text, and sets what c says at its beginning and end.
 func streamHandler(c *Conn) fanout.Handler {
-	if c.format.transport == formatSSE.transport {
+	switch c.format.transport {
+	case formatSSE.transport:
 		c.hello, c.farewell = sseHello(), sseFarewell
 		return &sseHandler{Conn: c}
+	case formatNDJSON.transport:
+		c.farewell = c.format.bye
+		return &objectHandler{Conn: c}
 	}
 	c.farewell = func(*CloseError) []byte { return nil }
 	return &textHandler{Conn: c}
@@ -361,6 +368,9 @@ func (h *sseHandler) Quiet(dst []byte) []byte {
 	return wire.AppendSSEComment(dst, "hb")
 }
 
+// Place is not used: each id holds all places.
+func (h *sseHandler) Place(dst []byte, _ *fanout.Sub) []byte { return dst }
+
 // Dropped declares that direct messages found no room.
 func (h *sseHandler) Dropped(dst []byte, n int) []byte {
 	return h.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
@@ -379,6 +389,9 @@ func (h *sseHandler) Rewrite(dst []byte, s *fanout.Sub, chunk *stream.Chunk) []b
 			pos = p
 		}
 		id = h.appendID(id[:0], s, pos)
+		dst = append(dst, "topic: "...) // a field that EventSource does not know, and ignores
+		dst = append(dst, s.Name...)
+		dst = append(dst, '\n')
 		dst = append(dst, frame[:len(frame)-1]...) // without the empty line: a later id counts
 		dst = wire.AppendSSEID(dst, id)
 	}
@@ -434,6 +447,9 @@ type textHandler struct {
 
 // Quiet has nothing to say: text has no place for it.
 func (h *textHandler) Quiet(dst []byte) []byte { return dst }
+
+// Place has nothing to say either.
+func (h *textHandler) Place(dst []byte, _ *fanout.Sub) []byte { return dst }
 
 // Dropped declares that direct messages found no room.
 func (h *textHandler) Dropped(dst []byte, n int) []byte {

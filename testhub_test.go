@@ -131,7 +131,7 @@ func (r *reader) lines(want ...string) {
 }
 
 // An event is one block of an event stream.
-type event struct{ name, data, id string }
+type event struct{ name, data, id, topic string }
 
 // event returns the next block that dispatches something, and remembers the last id as EventSource does.
 func (r *reader) event() (event, error) {
@@ -145,9 +145,18 @@ func (r *reader) event() (event, error) {
 		line = strings.TrimSuffix(line, "\n")
 		field, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
+		if line == "" && e.id != "" { // a block that is cut off says nothing
+			r.id = e.id
+		}
 		switch {
-		case line == "" && dispatch:
-			return e, nil
+		case line == "":
+			if e.id != "" { // not before the block is whole
+				r.id = e.id
+			}
+			if dispatch {
+				return e, nil
+			}
+			e = event{}
 		case field == "data":
 			if dispatch {
 				e.data += "\n"
@@ -155,9 +164,11 @@ func (r *reader) event() (event, error) {
 			e.data += value
 			dispatch = true
 		case field == "id":
-			e.id, r.id = value, value
+			e.id = value
 		case field == "event":
 			e.name = value
+		case field == "topic":
+			e.topic = value
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -13,17 +14,26 @@ import (
 // A topic is a log and those who look at it.
 type topic struct {
 	name string
+	cfg  TopicConfig
 	log  *stream.Log
 	fan  *fanout.Topic
 
-	visitors int // who holds it; guarded by Hub.mu
+	visitors int          // who holds it; guarded by Hub.mu
+	claims   atomic.Int32 // batches that were accepted and are not yet appended; raised with Hub.mu
 
-	mu       sync.Mutex // guards the rest; taken after Hub.mu, before no other but the log's
+	mu       sync.Mutex // guards what follows, up to pacing; taken after Hub.mu, before no other but the log's
 	numbered numbering
 	owner    *publisher // of a topic that a Source numbers, while the Source runs
 	replayer Replayer
 	epoch    uint64 // of a topic that the hub numbers
 	waiting  map[*subscription]start
+	replays  []*replay // that have viewers
+	filters  map[string]*filterUse
+	lives    int // how often the replayer has changed: what was read from another one is nobody's any more
+
+	pacing   sync.Mutex // guards the rest, which is pace's
+	paced    uint64     // Bytes of the log when pace last looked
+	patience patience
 }
 
 type numbering uint8
@@ -83,6 +93,7 @@ func (t *topic) own(pub *publisher, r Replayer) {
 	t.numbered, t.owner = bySource, pub
 	if r != nil {
 		t.replayer = r
+		t.lives++
 	}
 }
 
@@ -110,6 +121,7 @@ func (t *topic) abandon(pub *publisher) {
 	defer t.mu.Unlock()
 	if t.owner == pub {
 		t.owner, t.replayer = nil, nil
+		t.lives++
 	}
 }
 
@@ -133,7 +145,15 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 	if t.epoch != 0 {
 		pos = stream.Position{Epoch: t.epoch, Offset: a.NextSeq()}
 	}
-	var flags stream.Flags
+	if m.Gap != nil {
+		a.Add(pos, nanos, m.flags(), m.Gap.wire().AppendBinary(nil))
+		return
+	}
+	a.Add(pos, nanos, m.flags(), m.Data)
+}
+
+// flags are what a log keeps of a message beside its payload.
+func (m *Message) flags() (flags stream.Flags) {
 	if m.Binary {
 		flags |= stream.Binary
 	}
@@ -141,18 +161,30 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 		flags |= stream.Partial
 	}
 	if m.Gap != nil {
-		a.Add(pos, nanos, flags|stream.Gap, m.Gap.wire().AppendBinary(nil))
-		return
+		flags |= stream.Gap
 	}
-	a.Add(pos, nanos, flags, m.Data)
+	return flags
 }
 
-// empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message.
+// empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message. Hub.mu is
+// held, and nobody visits it.
 func (t *topic) empty() bool {
+	if t.claims.Load() > 0 { // looked at first: it falls when the messages are there
+		return false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first, next := t.log.Bounds()
 	return first == next && t.owner == nil && t.replayer == nil
+}
+
+// untouched reports whether the topic is there only because somebody has looked at it. See empty.
+func (t *topic) untouched() bool {
+	if _, known := t.known(); known || !t.empty() {
+		return false
+	}
+	_, next := t.log.Bounds()
+	return next == 1
 }
 
 // known reports whether anything is known of the topic's past.
@@ -217,6 +249,7 @@ func (t *topic) begin(pub *publisher, r Replayer, at Position) error {
 	t.own(pub, r)
 	t.mu.Unlock()
 	t.log.SetBase(stream.Position(at))
+	t.fan.Wake() // for loops that wait for something to be known
 	t.settle()
 	return nil
 }

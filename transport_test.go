@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -56,6 +57,11 @@ func TestEveryTransport(t *testing.T) {
 		{name: "HTTP/1 SSE over TLS behind middleware", accept: "text/event-stream", tls: true, wrap: wrapped},
 		{name: "HTTP/2 SSE", accept: "text/event-stream", tls: true, h2: true},
 		{name: "HTTP/2 text behind middleware", tls: true, h2: true, wrap: wrapped},
+		{name: "HTTP/1 NDJSON", accept: "application/x-ndjson"},
+		{name: "HTTP/1 NDJSON behind middleware", accept: "application/x-ndjson", wrap: wrapped},
+		{name: "HTTP/2 NDJSON", accept: "application/x-ndjson", tls: true, h2: true},
+		{name: "WebSocket of envelopes", accept: "tailcast.v1", ws: true},
+		{name: "WebSocket of envelopes over TLS", accept: "tailcast.v1", ws: true, tls: true},
 		{name: "WebSocket", ws: true},
 		{name: "WebSocket behind middleware", ws: true, wrap: wrapped},
 		{name: "WebSocket over TLS", ws: true, tls: true},
@@ -116,7 +122,7 @@ func TestEveryTransport(t *testing.T) {
 
 func receive(srv *httptest.Server, ws bool, accept, line string, count int, ready chan struct{}) error {
 	if ws {
-		return receiveWS(srv, line, count, ready)
+		return receiveWS(srv, accept, line, count, ready)
 	}
 	req, _ := http.NewRequest("GET", srv.URL, nil)
 	req.Header.Set("Accept", accept)
@@ -136,6 +142,9 @@ func receive(srv *httptest.Server, ws bool, accept, line string, count int, read
 			return err
 		}
 		got = strings.TrimPrefix(strings.TrimSpace(got), "data: ")
+		if accept == "application/x-ndjson" {
+			got = payload(got)
+		}
 		switch {
 		case got == line:
 			n++
@@ -147,24 +156,50 @@ func receive(srv *httptest.Server, ws bool, accept, line string, count int, read
 	return nil
 }
 
-func receiveWS(srv *httptest.Server, line string, count int, ready chan struct{}) error {
+// payload is what an envelope says; "" for a control object.
+func payload(envelope string) string {
+	var o struct {
+		Event string
+		Data  *string
+	}
+	if err := json.Unmarshal([]byte(envelope), &o); err != nil || (o.Event == "") != (o.Data != nil) {
+		return "bad envelope " + envelope
+	}
+	if o.Event != "" {
+		return ""
+	}
+	return *o.Data
+}
+
+func receiveWS(srv *httptest.Server, protocol, line string, count int, ready chan struct{}) error {
 	nc, err := dialServer(srv)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	ws, _, err := testnet.NewWS(nc, srv.Listener.Addr().String(), "/", nil)
+	header := make(http.Header)
+	if protocol != "" {
+		header.Set("Sec-WebSocket-Protocol", protocol)
+	}
+	ws, _, err := testnet.NewWS(nc, srv.Listener.Addr().String(), "/", header)
 	if err != nil {
 		return err
 	}
 	close(ready)
-	for range count {
+	for n := 0; n < count; {
 		op, p, err := ws.ReadFrame()
 		if err != nil {
 			return err
 		}
-		if op != 1 || string(p) != line {
+		got := string(p)
+		if protocol != "" {
+			got = payload(got)
+		}
+		if op != 1 || got != line && got != "" {
 			return errors.New("unexpected " + string(p))
+		}
+		if got != "" {
+			n++
 		}
 	}
 	ws.WriteClose(1000, "")

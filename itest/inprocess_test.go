@@ -177,15 +177,23 @@ func (v *viewer) finish(t *testing.T) {
 	}
 }
 
-// rotate gives path the name path.1, which becomes path.2, and so on, and makes a new one.
+// rotate gives path the name path.1, which becomes path.2, and so on, compressed ones too, and makes a new one.
 func rotate(t *testing.T, path string) {
 	t.Helper()
+	old := func(n int) (name, ext string, ok bool) {
+		name = fmt.Sprintf("%s.%d", path, n)
+		if exists(name + ".gz") {
+			return name, ".gz", true
+		}
+		return name, "", exists(name)
+	}
 	n := 1
-	for exists(fmt.Sprintf("%s.%d", path, n)) {
+	for _, _, ok := old(n); ok; _, _, ok = old(n) {
 		n++
 	}
 	for ; n > 1; n-- {
-		if err := os.Rename(fmt.Sprintf("%s.%d", path, n-1), fmt.Sprintf("%s.%d", path, n)); err != nil {
+		name, ext, _ := old(n - 1)
+		if err := os.Rename(name+ext, fmt.Sprintf("%s.%d%s", path, n, ext)); err != nil {
 			t.Error(err)
 		}
 	}

@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("ITEST_FOLLOWER") != "" { // this process is a follower: see startFollower
 		os.Exit(followerMain())
 	}
+	if os.Getenv("ITEST_VIEWERS") != "" { // this process is viewers: see burst
+		os.Exit(viewersMain())
+	}
 	code := m.Run()
 	if binDir != "" {
 		os.RemoveAll(binDir)

@@ -3,11 +3,14 @@ package itest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tailcast/tailcast/internal/testnet"
 )
 
 // A logtailProcess is examples/logtail, as a user runs it.
@@ -259,6 +264,83 @@ func openSSE(url, lastID string) (*sse, error) {
 }
 
 func (s *sse) close() { s.resp.Body.Close() }
+
+func (s *sse) last() string { return s.id }
+
+// An envelopes reads objects, one a line or a message of a WebSocket.
+type envelopes struct {
+	next func() ([]byte, error)
+	end  io.Closer
+	id   string // of the last one that was complete
+}
+
+func openNDJSON(url, lastID string) (*envelopes, error) {
+	resp, err := streamOf(since(url, lastID), http.Header{"Accept": {"application/x-ndjson"}})
+	if err != nil {
+		return nil, err
+	}
+	br := bufio.NewReaderSize(resp.Body, 64<<10)
+	return &envelopes{
+		next: func() ([]byte, error) { return br.ReadBytes('\n') },
+		end:  resp.Body,
+		id:   lastID,
+	}, nil
+}
+
+// openV1 opens a WebSocket that speaks tailcast.v1.
+func openV1(at, lastID string) (*envelopes, error) {
+	u, err := url.Parse(since(at, lastID))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		return nil, err
+	}
+	ws, _, err := testnet.NewWS(conn, u.Host, u.RequestURI(), http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &envelopes{
+		next: func() ([]byte, error) { _, b, err := ws.ReadMessage(); return b, err },
+		end:  ws,
+		id:   lastID,
+	}, nil
+}
+
+func since(url, id string) string {
+	if id != "" {
+		url += "?since=" + id
+	}
+	return url
+}
+
+func (s *envelopes) close() { s.end.Close() }
+
+func (s *envelopes) last() string { return s.id }
+
+// event returns the next message, or what is declared.
+func (s *envelopes) event() (name string, data []byte, err error) {
+	for {
+		line, err := s.next()
+		if err != nil {
+			return "", nil, fmt.Errorf("%w: %w", errStream, err)
+		}
+		var o struct{ Event, ID, To, Data string }
+		if err := json.Unmarshal(line, &o); err != nil {
+			return "", nil, err
+		}
+		s.id = cmp.Or(o.ID, o.To, s.id)
+		switch o.Event {
+		case "pos":
+		case "":
+			return "", []byte(o.Data), nil
+		default:
+			return o.Event, line, nil
+		}
+	}
+}
 
 // event returns the next event that has data. What is cut off in its middle is none.
 func (s *sse) event() (name string, data []byte, err error) {

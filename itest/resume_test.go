@@ -1,6 +1,8 @@
 package itest
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,6 +17,7 @@ import (
 // A reader is a client that comes back with the id of the last event it saw whenever its connection ends.
 type reader struct {
 	*account
+	kind  string // sse, ndjson, or tailcast.v1
 	url   string
 	id    string
 	seq   atomic.Int64 // of the newest line
@@ -27,7 +30,7 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 	if r.id == "" {
 		url += "?since=earliest"
 	}
-	stream, err := openSSE(url, r.id)
+	stream, err := r.open(url)
 	if err != nil {
 		return err
 	}
@@ -36,7 +39,7 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 	defer watchdog.Stop()
 	for i := 0; ; i++ {
 		name, data, err := stream.event()
-		r.id = stream.id
+		r.id = stream.last()
 		if err != nil {
 			return err
 		}
@@ -53,8 +56,23 @@ func (r *reader) read(n int, until func(seq int) bool) error {
 	}
 }
 
-// TestReconnects: viewers of a stream at full speed break off at random and come back with Last-Event-ID; every third time so
-// late that only the file still has what they missed. The file is rotated meanwhile.
+func (r *reader) open(url string) (interface {
+	event() (name string, data []byte, err error)
+	last() string
+	close()
+}, error) {
+	switch r.kind {
+	case "ndjson":
+		return openNDJSON(url, r.id)
+	case "tailcast.v1":
+		return openV1(url, r.id)
+	}
+	return openSSE(url, r.id)
+}
+
+// TestReconnects: viewers of a stream at full speed break off at random and come back with the last id, half of them as event
+// streams and half of them as NDJSON; every third time so late that only the file still has what they missed. The file is
+// rotated meanwhile.
 func TestReconnects(t *testing.T) {
 	const (
 		keep    = 5_000 // lines in memory
@@ -65,7 +83,7 @@ func TestReconnects(t *testing.T) {
 	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
 	readers := make([]*reader, viewers)
 	for i := range readers {
-		readers[i] = &reader{account: newAccount(fmt.Sprintf("viewer %d", i)), url: s.url}
+		readers[i] = &reader{account: newAccount(fmt.Sprintf("viewer %d", i)), url: s.url, kind: []string{"sse", "ndjson"}[i%2]}
 		readers[i].slack.Store(keep / 2)
 	}
 	w := &writer{Name: "a", Path: s.path, Width: 120}
@@ -156,8 +174,9 @@ func rotateEvery(t *testing.T, w *writer, n int) (stop func()) {
 	return func() { close(quit); <-done }
 }
 
-// TestKillAndResume: logtail is killed and comes back on the same port; meanwhile the file was rotated. The viewer goes on
-// with Last-Event-ID.
+// TestKillAndResume: logtail is killed and comes back on the same port. Meanwhile lines are written, and the file is rotated three
+// times; the first of the rotated ones, where the viewers have their place, is compressed. An event stream and a WebSocket with
+// envelopes go on with their last ids, and get each line once, in order.
 func TestKillAndResume(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{nil, {"-from-start"}} {
@@ -174,43 +193,60 @@ func killAndResume(t *testing.T, args []string) {
 	args = append([]string{"-addr", freeAddr(t)}, append(args, path)...)
 	server := startLogtail(t, args...)
 	w := (&writer{Name: "a", Path: path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120}).start()
-	r := &reader{account: newAccount("viewer"), url: server.url}
-	var (
-		wg      sync.WaitGroup
-		resumed atomic.Int64
-	)
+	readers := []*reader{
+		{account: newAccount("event stream"), url: server.url, kind: "sse"},
+		{account: newAccount("envelopes"), url: server.url, kind: "tailcast.v1"},
+	}
+	var wg sync.WaitGroup
 	over := func(seq int) bool { last := int(w.limit.Load()); return last > 0 && seq >= last }
-	wg.Go(func() {
-		for deadline := time.Now(); !over(int(r.seq.Load())); {
-			before := r.got()
-			r.read(0, over) // what ends it is the kill
-			if r.got() > before {
-				resumed.Add(1)
-				deadline = time.Now().Add(patience)
+	for _, r := range readers {
+		wg.Go(func() {
+			resumed := 0
+			for deadline := time.Now(); !over(int(r.seq.Load())); {
+				before := r.got()
+				r.read(0, over) // what ends it is the kill
+				if r.got() > before {
+					resumed++
+					deadline = time.Now().Add(patience)
+				}
+				if time.Now().After(deadline) && resumed > 0 {
+					t.Errorf("%s: it has stopped at line %d", r.name, r.seq.Load())
+					return
+				}
+				time.Sleep(20 * time.Millisecond) // between two attempts
 			}
-			if time.Now().After(deadline) && resumed.Load() > 0 {
-				t.Errorf("the viewer has stopped at line %d", r.seq.Load())
-				return
+			t.Logf("%s: %d connections", r.name, resumed)
+			if resumed != kills+1 {
+				t.Errorf("%s: %d connections, %d kills", r.name, resumed, kills)
 			}
-			time.Sleep(20 * time.Millisecond) // between two attempts
-		}
-	})
+		})
+	}
 	more := func() {
 		t.Helper()
-		from := r.seq.Load()
-		eventually(t, "the viewer gets lines", func() bool { return r.seq.Load() > from+10_000 })
+		for _, r := range readers {
+			from := r.seq.Load()
+			eventually(t, "the viewers get lines", func() bool { return r.seq.Load() > from+10_000 })
+		}
+	}
+	written := func() {
+		t.Helper()
+		from := w.seq.Load()
+		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+2_000 })
 	}
 	for range kills {
 		more()
 		server.kill(t)
-		from := w.seq.Load()
-		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+2_000 })
-		rotate(t, path)
-		if err := w.order("reopen"); err != nil {
-			t.Fatal(err)
+		for i := range 3 {
+			written()
+			rotate(t, path)
+			if err := w.order("reopen"); err != nil {
+				t.Fatal(err)
+			}
+			if i == 1 { // as with logrotate's delaycompress
+				compress(t, path+".2")
+			}
 		}
-		from = w.seq.Load()
-		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+2_000 })
+		written()
 		server = startLogtail(t, args...)
 	}
 	more()
@@ -220,6 +256,35 @@ func killAndResume(t *testing.T, args []string) {
 		t.Fatal(err)
 	}
 	server.stop(t)
-	t.Logf("%d kills, %d connections", kills, resumed.Load())
-	r.check(t, map[string]int{"a": int(w.seq.Load())})
+	t.Logf("%d kills, %d lines", kills, w.seq.Load())
+	for _, r := range readers {
+		r.check(t, map[string]int{"a": int(w.seq.Load())})
+	}
+}
+
+// compress does to a file what gzip does.
+func compress(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	zw := gzip.NewWriter(&packed)
+	zw.ModTime = info.ModTime()
+	zw.Write(data)
+	zw.Close()
+	if err := os.WriteFile(path+".gz", packed.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path+".gz", time.Time{}, info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -134,6 +134,7 @@ type rawWS struct {
 	br       *bufio.Reader
 	throttle func(n int) // called before n bytes are read
 	at       atomic.Int64
+	seen     func(i int) // called for message i, if it is set
 }
 
 // dialWS connects; window bounds the kernel's receive buffer, if it is not 0.
@@ -187,6 +188,9 @@ func (ws *rawWS) expect(lines [][]byte) error {
 		case testnet.Fin | testnet.OpText:
 			if !bytes.Equal(payload[:n], lines[i]) {
 				return fmt.Errorf("message %d: got %.100q, want %.100q", i, payload[:n], lines[i])
+			}
+			if ws.seen != nil {
+				ws.seen(i)
 			}
 			i++
 			ws.at.Store(int64(i))

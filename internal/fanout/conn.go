@@ -23,10 +23,13 @@ var (
 // A Handler knows what the write side does not: what a format looks like, and what to do about lag. Its methods must not
 // block. All but Lagged only append bytes, and must not call back.
 type Handler interface {
-	// Lagged: the message at the subscription's cursor is no longer in the log. It rests until Resume. No lock is held.
+	// Lagged: the message at the subscription's cursor is no longer in the log, or the log that it follows has ended there. It
+	// rests until Resume or Follow. No lock is held.
 	Lagged(s *Sub, cur stream.Cursor)
-	// Quiet appends what a quiet streaming connection is to be sent as its heartbeat. The caller has the turn.
+	// Quiet appends what a quiet connection is to be sent as its heartbeat. The caller has the turn.
 	Quiet(dst []byte) []byte
+	// Place appends what tells the viewer where it stands in a subscription, if its format can say so. The caller has the turn.
+	Place(dst []byte, s *Sub) []byte
 	// Dropped appends what tells the viewer that Send refused n messages, if its format can say so.
 	Dropped(dst []byte, n int) []byte
 	// Rewrite appends the messages of chunk as this connection alone gets them. It is called only with Options.Rewrite. The
@@ -44,8 +47,10 @@ type Options struct {
 	Handler  Handler
 	Rewrite  bool   // messages are copied through Handler.Rewrite
 	Hello    []byte // goes before anything else, with the first thing that is sent
+	Hold     bool   // nothing is sent of subscriptions before Release
 	// LastRead returns when the peer was last heard of, in nanoseconds since 1970. It makes the pool send pings.
 	LastRead func() int64
+	Beats    bool                                 // with LastRead: it gets heartbeats too. Without it, they are what there is
 	Ping     func(dst []byte) []byte              // appends a ping frame
 	Pong     func(dst []byte, data []byte) []byte // appends a pong frame
 }
@@ -59,6 +64,7 @@ type Conn struct {
 
 	state    atomic.Uint32 // of the turn: see claim
 	wakeup   chan struct{} // Resident only
+	released chan struct{} // closed when subscriptions may send
 	urgent   atomic.Bool   // something below mu waits to be taken
 	draining atomic.Bool   // ending was set to drain
 
@@ -111,7 +117,10 @@ const (
 func (p *Pool) Add(o Options) *Conn {
 	p.start()
 	i := int(p.next.Add(1) % uint32(len(p.workers)))
-	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{})}
+	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{}), released: make(chan struct{})}
+	if !o.Hold {
+		close(c.released)
+	}
 	if len(o.Hello) > 0 {
 		c.private, c.Hello = o.Hello, nil
 		p.cfg.Budget.Use(int64(cap(c.private)))
@@ -147,34 +156,43 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// ended is what a caller gets who comes too late.
-func (c *Conn) ended() error {
-	if err := c.Err(); err != nil {
-		return err
-	}
-	return os.ErrClosed
-}
-
 // Sent returns how many messages and bytes the kernel has taken.
 func (c *Conn) Sent() (messages, bytes uint64) { return c.messages.Load(), c.sent.Load() }
 
 // Send queues a message for this connection alone.
-func (c *Conn) Send(frame []byte) error {
+func (c *Conn) Send(frame []byte) error { return c.enqueue(frame, 1) }
+
+// Answer queues what answers the peer. It is no message, and none is missing where it finds no room: that is for the caller to
+// see to. There is none either while so much is asked of subscriptions that a peer must be asking without reading.
+func (c *Conn) Answer(frame []byte) error {
+	const most = 4096 // ops, of 64 bytes
+	c.mu.Lock()
+	full := len(c.ops) > most
+	c.mu.Unlock()
+	if full {
+		return ErrQueueFull
+	}
+	return c.enqueue(frame, 0)
+}
+
+// enqueue queues a frame that counts as so many messages.
+func (c *Conn) enqueue(frame []byte, messages int) error {
 	c.mu.Lock()
 	if c.ending != open {
 		c.mu.Unlock()
 		return os.ErrClosed
 	}
 	if n := len(c.private) + c.taken; n > 0 && n+len(frame) > c.pool.cfg.PrivateBytes || !c.pool.cfg.Budget.Room(len(frame)) {
-		c.refused++
-		c.urgent.Store(true)
+		if c.refused += messages; c.refused > 0 {
+			c.urgent.Store(true)
+		}
 		c.mu.Unlock()
 		return ErrQueueFull
 	}
 	before := cap(c.private)
 	c.private = append(c.declare(c.private), frame...)
 	grown := cap(c.private) - before
-	c.queued++
+	c.queued += messages
 	c.urgent.Store(true)
 	c.mu.Unlock()
 	c.pool.cfg.Budget.Use(int64(grown))
@@ -211,6 +229,22 @@ func (c *Conn) Beat() { c.ask(func() { c.quiet = true }) }
 
 // CopyMessages sends messages through Handler.Rewrite from now on.
 func (c *Conn) CopyMessages() { c.request(op{kind: opCopy}) }
+
+// Release lets the subscriptions of a connection send that was added with Hold. It is called once. What was asked of them until
+// then is carried out first, so that whoever asks during the first message sees them all in their places.
+func (c *Conn) Release() {
+	close(c.released)
+	c.ask(func() {})
+}
+
+func (c *Conn) held() bool {
+	select {
+	case <-c.released:
+		return false
+	default:
+		return true
+	}
+}
 
 // Subs returns the subscriptions. Only a Handler may ask, while its caller has the turn.
 func (c *Conn) Subs() []*Sub { return c.subs }
@@ -427,6 +461,7 @@ func (c *Conn) run(wait bool) status {
 		if budget <= 0 {
 			return more
 		}
+		draining := c.draining.Load() // before it is looked what there is: what comes in between is to be sent still
 		n, short, err := c.follow(budget, wait)
 		if err != nil {
 			return c.fail(err)
@@ -436,7 +471,7 @@ func (c *Conn) run(wait bool) status {
 			return blocked
 		}
 		if n == 0 && c.off == len(c.out) && !c.urgent.Load() {
-			if c.draining.Load() {
+			if draining && !c.held() {
 				c.tellDrained()
 			}
 			return idle
@@ -508,13 +543,13 @@ func (c *Conn) pick() (o op, again bool) {
 		c.private, c.queued = nil, 0
 	case c.refused > 0:
 		c.out = c.declare(c.out)
-	case len(c.ops) > 0:
+	case len(c.ops) > 0 && !c.held():
 		o = c.ops[0]
 		c.ops[0] = op{}
 		if c.ops = c.ops[1:]; len(c.ops) == 0 {
 			c.ops = nil
 		}
-	case c.quiet && c.ending == open: // behind ops: it tells where the subscriptions stand
+	case c.quiet && c.ending == open && !c.held(): // behind ops: it tells where the subscriptions stand
 		c.quiet = false
 		c.out = c.Handler.Quiet(c.out)
 	case c.ending == finish:
@@ -547,7 +582,7 @@ func (c *Conn) pickControl() {
 // tellDrained is called when nothing is left to send.
 func (c *Conn) tellDrained() {
 	for _, s := range c.subs {
-		if s.coming {
+		if s.coming || s.waits {
 			return
 		}
 	}
@@ -573,10 +608,11 @@ func (c *Conn) apply(o op) {
 	case opAdd:
 		c.subs = append(c.subs, s)
 	case opResume:
-		s.live, s.coming, s.cur = true, false, o.cur
-		s.moved()
+		s.resume(&o)
 	case opStand:
 		s.cur.Pos, s.coming = o.cur.Pos, o.coming
+	case opPlace:
+		c.out = c.Handler.Place(c.out, s)
 	case opRemove:
 		c.drop(s)
 	case opFeed:
@@ -584,16 +620,12 @@ func (c *Conn) apply(o op) {
 	}
 }
 
-// take begins to send what was fed.
+// take begins to send a notice.
 func (c *Conn) take(s *Sub) {
 	c.mu.Lock()
 	chunk := s.pending
 	s.pending = stream.Chunk{}
 	c.mu.Unlock()
-	select {
-	case s.free <- struct{}{}:
-	default:
-	}
 	if s.gone {
 		c.pool.cfg.Budget.Use(-int64(len(chunk.Bytes)))
 		return
@@ -637,9 +669,12 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 		if c.Rewrite {
 			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
 		}
-		chunk, state := s.enc.Next(&s.cur, limit)
+		chunk, state := s.next(limit)
+		if waits := state == stream.Waiting; waits != s.waits {
+			s.wait(waits)
+		}
 		switch state {
-		case stream.AtHead:
+		case stream.AtHead, stream.Waiting:
 			c.turnOf++
 			continue
 		case stream.Lost:
@@ -668,7 +703,7 @@ func (c *Conn) shared(s *Sub, chunk *stream.Chunk, wait bool) (int, bool, error)
 	}
 	sent, rest := chunk.Advance(&s.cur, n)
 	s.moved()
-	c.messages.Add(uint64(sent))
+	c.messages.Add(s.passed(chunk, sent))
 	c.keepRest(rest)
 	return max(n, 1), n < len(chunk.Bytes), nil
 }
@@ -694,7 +729,7 @@ func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
 	c.pool.cfg.Budget.Use(c.charged)
 	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
 	s.moved()
-	c.messages.Add(uint64(sent))
+	c.messages.Add(s.passed(chunk, sent))
 	return max(len(chunk.Bytes), 1)
 }
 

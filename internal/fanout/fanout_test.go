@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -25,7 +26,10 @@ func (handler) Lagged(s *fanout.Sub, cur stream.Cursor) {
 	s.Notice(fmt.Appendf(nil, "(missed %d)", n), stream.Position{})
 	s.Resume(resume)
 }
-func (handler) Quiet(dst []byte) []byte          { return append(dst, "(quiet)"...) }
+func (handler) Quiet(dst []byte) []byte { return append(dst, "(quiet)"...) }
+func (handler) Place(dst []byte, s *fanout.Sub) []byte {
+	return fmt.Appendf(dst, "(at %v)", s.Cursor().Pos.Offset)
+}
 func (handler) Dropped(dst []byte, n int) []byte { return fmt.Appendf(dst, "(dropped %d)", n) }
 func (handler) Rewrite(dst []byte, s *fanout.Sub, c *stream.Chunk) []byte {
 	for i := range c.Len() {
@@ -316,25 +320,52 @@ func TestASlowPeerThatMovesIsNotGivenUp(t *testing.T) {
 	})
 }
 
-func TestFedMessagesComeBeforeTheLogTakesOver(t *testing.T) {
+// A backHandler lets a viewer that has come to the end of another log go on in its topic's own.
+type backHandler struct{ handler }
+
+func (backHandler) Lagged(s *fanout.Sub, cur stream.Cursor) {
+	s.Leave()
+	s.Resume(s.Encoding().Log().Oldest())
+}
+
+func TestAnotherLogComesBeforeTheTopicsOwnTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
 		w.publish("live")
-		c, client, _ := w.connect(fanout.Options{})
+		c, client, _ := w.connect(fanout.Options{Handler: backHandler{}})
 		s := c.Subscribe("t", w.topic, w.log.Encoding("test", encode), nil)
+		past, topic := stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic()
+		s.Follow(topic, past.Encoding("test", func(dst []byte, r *stream.Record) []byte {
+			return fmt.Appendf(dst, "[%s]", r.Data)
+		}), past.Oldest(), math.MaxUint64)
+		drained := c.Drained()
 		for i := range 100 {
-			text := fmt.Appendf(nil, "[%d]", i)
-			chunk := stream.NewChunk(text, []uint32{uint32(len(text))}, []stream.Position{{Epoch: 9, Offset: uint64(i)}})
-			if err := s.Feed(t.Context(), chunk); err != nil {
-				t.Fatal(err)
-			}
+			a := past.Begin()
+			a.Add(stream.Position{Epoch: 9, Offset: uint64(i)}, 1, 0, fmt.Append(nil, i))
+			a.End(time.Now())
+			topic.Wake()
 		}
-		s.Resume(w.log.Oldest())
 		var want bytes.Buffer
 		for i := range 100 {
 			fmt.Fprintf(&want, "[%d]", i)
 		}
-		expect(t, client, want.String()+"<1 live>")
+		expect(t, client, want.String())
+		synctest.Wait()
+		if front, ok := topic.Front(); !ok || front != past.Bytes() || !s.Behind() {
+			t.Errorf("it is at byte %d, %v, of %d", front, ok, past.Bytes())
+		}
+		select {
+		case <-drained:
+			t.Error("drained, while it follows a log that has not ended")
+		default:
+		}
+		past.Close()
+		topic.Wake()
+		expect(t, client, "<1 live>")
+		<-drained
+		if _, bytes, ok := s.Lag(); bytes != 0 || !ok || s.Behind() || topic.Len() != 0 {
+			t.Errorf("lag %d, %v; behind %v; %d follow the log that has ended", bytes, ok, s.Behind(), topic.Len())
+		}
 		finish(c, s)
 		w.pool.Close()
 	})

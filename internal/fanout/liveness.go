@@ -4,10 +4,15 @@ import "time"
 
 // look is called by the worker at each tick.
 func (c *Conn) look(now time.Time) {
-	if c.LastRead != nil {
-		c.lookHeard(now.UnixNano())
-	} else {
+	switch {
+	case c.LastRead == nil:
 		c.lookQuiet(now.UnixNano())
+		c.lookAcked(now.UnixNano())
+	default:
+		c.lookHeard(now.UnixNano())
+		if c.Beats && c.askedAt == 0 { // what a peer acknowledges that was pinged counts for it, and a heartbeat proves nothing
+			c.lookQuiet(now.UnixNano())
+		}
 	}
 }
 
@@ -39,8 +44,7 @@ func (c *Conn) lookHeard(now int64) {
 	}
 }
 
-// lookQuiet sees to a stream, whose peer never says anything: it gets a heartbeat when it has been quiet for long, and is
-// given up when its kernel acknowledges nothing of what was sent, for the write timeout.
+// lookQuiet sends a heartbeat where nothing was sent for long.
 func (c *Conn) lookQuiet(now int64) {
 	cfg := &c.pool.cfg
 	if sent := c.sent.Load(); sent != c.sentThen || c.quietAt == 0 {
@@ -49,6 +53,12 @@ func (c *Conn) lookQuiet(now int64) {
 		c.quietAt = now
 		c.Beat()
 	}
+}
+
+// lookAcked sees to a stream, whose peer never says anything: it is given up when its kernel acknowledges nothing of what was
+// sent, for the write timeout.
+func (c *Conn) lookAcked(now int64) {
+	cfg := &c.pool.cfg
 	acked, known := c.acked()
 	switch {
 	case !known:

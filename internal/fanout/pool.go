@@ -180,10 +180,11 @@ func (w *worker) signal() {
 	}
 }
 
-// A Topic is the set of subscriptions that wake up together, a shard for each worker.
+// A Topic is the set of subscriptions that wake up together, a shard for each worker, and of Watchers.
 type Topic struct {
-	pool   *Pool
-	shards []shard
+	pool     *Pool
+	shards   []shard
+	watchers watchers
 }
 
 type shard struct {
@@ -191,8 +192,8 @@ type shard struct {
 	dirty atomic.Bool // it is in w.topics
 	count atomic.Int32
 
-	mu   sync.Mutex
-	subs []*Sub
+	mu      sync.Mutex
+	members []*member
 }
 
 // NewTopic returns an empty topic.
@@ -204,8 +205,9 @@ func (p *Pool) NewTopic() *Topic {
 	return t
 }
 
-// Wake tells the workers that the topic's log has grown. It does not wait for anything.
+// Wake tells the workers and the Watchers that the topic's log has grown. It does not wait for anything.
 func (t *Topic) Wake() {
+	t.watchers.wake()
 	for i := range t.shards {
 		s := &t.shards[i]
 		if s.count.Load() == 0 || s.dirty.Swap(true) {
@@ -216,6 +218,15 @@ func (t *Topic) Wake() {
 		s.w.mu.Unlock()
 		s.w.signal()
 	}
+}
+
+// WakeFiltered wakes the subscriptions that read through a filter, when it has come to know more.
+func (t *Topic) WakeFiltered(f *stream.Filter) {
+	t.Each(func(s *Sub) {
+		if s.enc.Filter() == f {
+			s.conn.Wake()
+		}
+	})
 }
 
 // Len is the number of subscriptions.
@@ -231,38 +242,102 @@ func (t *Topic) Len() int {
 func (t *Topic) Each(f func(*Sub)) {
 	var subs []*Sub
 	for i := range t.shards {
-		t.shards[i].mu.Lock()
-		subs = append(subs, t.shards[i].subs...)
-		t.shards[i].mu.Unlock()
+		subs = t.shards[i].list(subs)
 	}
 	for _, s := range subs {
 		f(s)
 	}
 }
 
+// stillTime is how long a subscription has not moved that stands still.
+const stillTime = 500 * time.Millisecond
+
+// Idle reports whether nobody is there.
+func (t *Topic) Idle() bool { return t.watchers.count.Load() == 0 && t.Len() == 0 }
+
+// Trailing counts the subscriptions and Watchers that are more than far bytes behind the log's end and not standing still, and
+// all of which the place is known. One that waits for a filter counts as one that stands still: nobody is to be held up for that.
+func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
+	now := time.Now()
+	t.each(func(at uint64, known bool, l *lastLook) {
+		if !known {
+			return
+		}
+		if at != l.seen {
+			l.seen, l.movedAt = at, now
+		}
+		all++
+		if end-min(at, end) > far && !l.judged && now.Sub(l.movedAt) < stillTime {
+			trailing++
+		}
+	})
+	return trailing, all
+}
+
+// Moved reports whether one of them has moved since the last look.
+func (t *Topic) Moved() (moved bool) {
+	t.each(func(at uint64, _ bool, l *lastLook) {
+		moved = moved || at != l.seen
+		l.seen = at
+	})
+	return moved
+}
+
+// Front is the place of the one that has come furthest; false while there is none.
+func (t *Topic) Front() (bytes uint64, ok bool) {
+	t.each(func(at uint64, known bool, _ *lastLook) {
+		if known {
+			bytes, ok = max(bytes, at), true
+		}
+	})
+	return bytes, ok
+}
+
+// each calls f with the place of everybody who is there, if it is known.
+func (t *Topic) each(f func(at uint64, known bool, l *lastLook)) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, m := range s.members {
+			at, known := m.place()
+			m.judged = m.sub.Judged()
+			f(at, known, &m.lastLook)
+		}
+		s.mu.Unlock()
+	}
+	t.watchers.each(f)
+}
+
 // snapshot copies the subscriptions into buf, after taking back the mark: what comes later marks it again.
 func (s *shard) snapshot(buf []*Sub) []*Sub {
 	s.dirty.Store(false)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append(buf[:0], s.subs...)
+	return s.list(buf[:0])
 }
 
-func (s *shard) add(sub *Sub) {
+func (s *shard) list(buf []*Sub) []*Sub {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub.index = len(s.subs)
-	s.subs = append(s.subs, sub)
+	for _, m := range s.members {
+		buf = append(buf, m.sub)
+	}
+	return buf
+}
+
+func (s *shard) add(m *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.index = len(s.members)
+	s.members = append(s.members, m)
 	s.count.Add(1)
 }
 
-func (s *shard) remove(sub *Sub) {
+func (s *shard) remove(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := len(s.subs) - 1
-	s.subs[sub.index] = s.subs[last]
-	s.subs[sub.index].index = sub.index
-	s.subs[last] = nil
-	s.subs = s.subs[:last]
+	last := len(s.members) - 1
+	s.members[m.index] = s.members[last]
+	s.members[m.index].index = m.index
+	s.members[last] = nil
+	s.members = s.members[:last]
 	s.count.Add(-1)
 }

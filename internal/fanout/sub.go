@@ -1,7 +1,6 @@
 package fanout
 
 import (
-	"context"
 	"math"
 	"sync/atomic"
 	"time"
@@ -10,34 +9,69 @@ import (
 )
 
 // A Sub is one connection's subscription to one topic. It rests until Resume: then the fan-out sends what comes at its
-// cursor, until the log no longer has it; then it rests again, and the Handler says how it goes on.
+// cursor, until the log no longer has it; then it rests again, and the Handler says how it goes on. Meanwhile it may Follow
+// another log, one with older messages of its topic.
 type Sub struct {
 	Name  string // of the topic
 	Owner any    // whatever the hub keeps beside it
 
-	conn  *Conn
-	topic *Topic
-	enc   *stream.Encoding
-	index int // in its shard, guarded by shard.mu
+	conn *Conn
+	enc  *stream.Encoding // of its topic's own log
+	home member           // of its topic
+	away member           // of what it follows meanwhile
+	past *stream.Encoding // what it follows meanwhile; touched only by who calls Follow and Leave
 
 	// Touched only by whoever has the connection's turn.
 	live   bool
 	gone   bool
-	coming bool // it rests, and is being fed
+	coming bool             // there is more to come than its topic's log says
+	waits  bool             // for a filter
+	read   *stream.Encoding // what cur stands in
+	until  uint64           // where in payload bytes it has enough of that
 	cur    stream.Cursor
+	moves  struct{ seq, cum uint64 } // what makes a place in read one in the topic's own log, modulo 2^64
 
 	// The cursor as the last turn left it, for others to read.
-	seq, cum atomic.Uint64
+	seq, cum atomic.Uint64 // in its topic's own log; seq is 0 where that is not known
+	at       atomic.Uint64 // payload bytes of the log that it follows
+	behind   atomic.Bool   // it follows another log than its topic's
+	judged   atomic.Bool   // it waits for a filter
 
-	pending stream.Chunk  // fed, and not yet taken; guarded by conn.mu
-	free    chan struct{} // a token when pending has been taken
+	pending stream.Chunk // notices that have not been taken; guarded by conn.mu
+	removed bool         // nothing is noted any more; guarded by conn.mu
+}
+
+// A member is one place in a shard.
+type member struct {
+	sub   *Sub
+	topic *Topic // nil in an away that is not in use
+	index int    // in its shard; guarded by shard.mu, as is the rest
+
+	lastLook
+}
+
+// A lastLook is what was seen of somebody's place: see Topic.Trailing.
+type lastLook struct {
+	judged  bool // it waits for a filter
+	seen    uint64
+	movedAt time.Time // when that was found to have changed
+}
+
+// place is how many payload bytes of the topic's log its viewer has passed.
+func (m *member) place() (bytes uint64, ok bool) {
+	s := m.sub
+	if m == &s.away {
+		return s.at.Load(), true
+	}
+	return s.cum.Load(), s.seq.Load() != 0 && !s.behind.Load()
 }
 
 // Subscribe adds a resting subscription.
 func (c *Conn) Subscribe(name string, t *Topic, enc *stream.Encoding, owner any) *Sub {
-	s := &Sub{Name: name, Owner: owner, conn: c, topic: t, enc: enc, free: make(chan struct{}, 1)}
+	s := &Sub{Name: name, Owner: owner, conn: c, enc: enc}
+	s.home = member{sub: s, topic: t}
 	c.request(op{sub: s, kind: opAdd})
-	t.shards[c.shard].add(s)
+	t.shards[c.shard].add(&s.home)
 	return s
 }
 
@@ -47,74 +81,77 @@ func (s *Sub) Conn() *Conn { return s.conn }
 // Encoding returns what it reads.
 func (s *Sub) Encoding() *stream.Encoding { return s.enc }
 
-// Resume lets the fan-out go on at cur.
+// Resume lets the fan-out go on at cur, in the topic's own log.
 func (s *Sub) Resume(cur stream.Cursor) {
-	s.conn.request(op{sub: s, kind: opResume, cur: cur})
+	s.conn.request(op{sub: s, kind: opResume, cur: cur, read: s.enc, until: math.MaxUint64})
 }
 
-// Stand says which position the viewer of a subscription that rests has seen, and whether more is coming through Feed.
+// Follow lets the fan-out go on at cur in another log, whose growth t wakes, until that has no more, or that many of its payload
+// bytes have been passed. Leave must come once, and before it no other Follow; enc is given back by it.
+func (s *Sub) Follow(t *Topic, enc *stream.Encoding, cur stream.Cursor, until uint64) {
+	s.past = enc
+	s.at.Store(cur.Cum)
+	s.behind.Store(true)
+	s.away = member{sub: s, topic: t}
+	t.shards[s.conn.shard].add(&s.away)
+	s.conn.request(op{sub: s, kind: opResume, cur: cur, read: enc, until: until, coming: true})
+}
+
+// Leave takes back a Follow, once it has ended in Handler.Lagged or the subscription is over.
+func (s *Sub) Leave() {
+	s.away.topic.shards[s.conn.shard].remove(&s.away)
+	s.past.Leave(time.Now())
+	s.past = nil
+}
+
+// Stand says which position the viewer of a subscription that rests has seen, and whether it is going to Follow a log.
 func (s *Sub) Stand(pos stream.Position, coming bool) {
 	s.conn.request(op{sub: s, kind: opStand, cur: stream.Cursor{Pos: pos}, coming: coming})
 }
 
-// Feed queues messages that do not come from the log, and waits while a turn's worth of them is queued. They belong to the
-// connection from then on.
-func (s *Sub) Feed(ctx context.Context, chunk stream.Chunk) error {
-	for !s.offer(chunk, turnBytes) {
-		select {
-		case <-s.free:
-		case <-s.conn.done:
-			return s.conn.ended()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
+// TellPlace has Handler.Place tell the viewer where it stands, behind all that was asked for the subscription before.
+func (s *Sub) TellPlace() { s.conn.request(op{sub: s, kind: opPlace}) }
 
-// Notice is Feed for one frame, such as a declared loss, after which the viewer stands at pos (zero: where it stood). It
-// does not wait.
+// Notice sends one frame, such as a declared loss, after which the viewer stands at pos (zero: where it stood). It does not
+// wait.
 func (s *Sub) Notice(frame []byte, pos stream.Position) {
-	s.offer(stream.NewChunk(frame, []uint32{uint32(len(frame))}, []stream.Position{pos}), math.MaxInt)
-}
-
-// offer queues chunk behind what is pending, unless that makes more than limit.
-func (s *Sub) offer(chunk stream.Chunk, limit int) bool {
 	c := s.conn
 	c.mu.Lock()
-	if c.isDone() {
+	if c.isDone() || s.removed {
 		c.mu.Unlock()
-		return limit == math.MaxInt // nobody will take it: Feed finds out why
+		return
 	}
-	first := s.pending.Len() == 0
-	if !first && limit != math.MaxInt && (len(s.pending.Bytes)+len(chunk.Bytes) > limit || !c.pool.cfg.Budget.Room(len(chunk.Bytes))) {
-		c.mu.Unlock()
-		return false
-	}
-	s.pending.Append(chunk)
-	if first {
+	if s.pending.Len() == 0 {
 		c.ops = append(c.ops, op{sub: s, kind: opFeed})
 	}
+	s.pending.Append(stream.NewChunk(frame, []uint32{uint32(len(frame))}, []stream.Position{pos}))
 	c.urgent.Store(true)
 	c.mu.Unlock()
-	c.pool.cfg.Budget.Use(int64(len(chunk.Bytes)))
+	c.pool.cfg.Budget.Use(int64(len(frame)))
 	c.Wake()
-	return true
 }
 
-// Remove ends the subscription.
+// Remove ends the subscription. Nothing of it is sent after what is asked of the connection from now on.
 func (s *Sub) Remove() {
 	s.detach()
-	s.conn.request(op{sub: s, kind: opRemove})
+	c := s.conn
+	c.mu.Lock()
+	s.removed = true
+	fed := int64(len(s.pending.Bytes))
+	s.pending = stream.Chunk{}
+	c.mu.Unlock()
+	c.pool.cfg.Budget.Use(-fed)
+	c.request(op{sub: s, kind: opRemove})
 }
 
 // detach takes it out of its topic; it is called once.
 func (s *Sub) detach() {
-	s.topic.shards[s.conn.shard].remove(s)
+	s.home.topic.shards[s.conn.shard].remove(&s.home)
 	s.enc.Leave(time.Now())
 }
 
-// Lag is how many messages and payload bytes of the log have not been sent; false before the first Resume.
+// Lag is how many messages and payload bytes of the topic's log have not been sent; false where that cannot be told: before the
+// first Resume.
 func (s *Sub) Lag() (messages, bytes uint64, ok bool) {
 	seq := s.seq.Load()
 	if seq == 0 {
@@ -124,12 +161,59 @@ func (s *Sub) Lag() (messages, bytes uint64, ok bool) {
 	return messages, bytes, true
 }
 
+// Behind reports whether it follows another log than its topic's.
+func (s *Sub) Behind() bool { return s.behind.Load() }
+
+// Judged reports whether it waits for a filter.
+func (s *Sub) Judged() bool { return s.judged.Load() }
+
 // Cursor is where it stands. Only a Handler, during its turn, may ask.
 func (s *Sub) Cursor() stream.Cursor { return s.cur }
 
+// next returns what comes at its cursor.
+func (s *Sub) next(limit int) (stream.Chunk, stream.State) {
+	if s.cur.Cum >= s.until {
+		return stream.Chunk{}, stream.Lost
+	}
+	return s.read.Next(&s.cur, limit)
+}
+
+// moved tells others where it stands.
 func (s *Sub) moved() {
-	s.seq.Store(s.cur.Seq)
-	s.cum.Store(s.cur.Cum)
+	if s.read == s.enc {
+		s.seq.Store(s.cur.Seq)
+		s.cum.Store(s.cur.Cum)
+		return
+	}
+	s.at.Store(s.cur.Cum)
+	if s.seq.Load() != 0 {
+		s.seq.Store(s.cur.Seq + s.moves.seq)
+		s.cum.Store(s.cur.Cum + s.moves.cum)
+	}
+}
+
+// wait notes whether it waits for a filter.
+func (s *Sub) wait(waits bool) {
+	s.waits = waits
+	s.judged.Store(waits)
+}
+
+// passed is how many of the first n messages of a chunk are sent, and not left out by a filter.
+func (s *Sub) passed(chunk *stream.Chunk, n int) uint64 {
+	if s.read.Filter() != nil {
+		n = chunk.Full(n)
+	}
+	return uint64(n)
+}
+
+// resume takes it to where it goes on.
+func (s *Sub) resume(o *op) {
+	s.live, s.coming, s.cur, s.read, s.until = true, o.coming, o.cur, o.read, o.until
+	s.moves.seq, s.moves.cum = s.seq.Load()-s.cur.Seq, s.cum.Load()-s.cur.Cum
+	s.moved()
+	if s.read == s.enc {
+		s.behind.Store(false)
+	}
 }
 
 // An op is something that others ask of the goroutine that has the turn.
@@ -137,6 +221,8 @@ type op struct {
 	sub    *Sub
 	kind   opKind
 	cur    stream.Cursor
+	read   *stream.Encoding
+	until  uint64
 	coming bool
 }
 
@@ -148,6 +234,7 @@ const (
 	opCopy
 	opResume
 	opStand
+	opPlace
 	opFeed
 	opRemove
 )

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -17,6 +18,7 @@ type Budget struct {
 	reclaiming sync.Mutex
 	mu         sync.Mutex // guards logs
 	logs       map[*Log]struct{}
+	most       int // logs since the map was made: a map keeps the memory of what it had once
 }
 
 // NewBudget returns a budget of limit bytes; 0 is no limit.
@@ -49,12 +51,18 @@ func (b *Budget) add(l *Log) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.logs[l] = struct{}{}
+	b.most = max(b.most, len(b.logs))
 }
 
 // Remove takes l, which nobody uses any more, out of the budget.
 func (b *Budget) Remove(l *Log) {
 	b.mu.Lock()
 	delete(b.logs, l)
+	if b.most > 1000 && len(b.logs) < b.most/4 {
+		logs := make(map[*Log]struct{}, len(b.logs))
+		maps.Copy(logs, b.logs)
+		b.logs, b.most = logs, len(logs)
+	}
 	b.mu.Unlock()
 	l.mu.Lock()
 	for _, blk := range l.blocks {
@@ -64,9 +72,14 @@ func (b *Budget) Remove(l *Log) {
 	l.blocks, l.grown = nil, 0
 	l.first, l.firstCum, l.before = l.next, l.cum, l.last
 	encodings := l.encodingsLocked()
+	selections := l.selections
+	l.selections = nil
 	l.mu.Unlock()
 	for _, e := range encodings {
 		e.trim(^uint64(0))
+	}
+	for _, s := range selections {
+		s.release()
 	}
 	b.free(-grown)
 }
@@ -95,7 +108,7 @@ func (b *Budget) reclaim() {
 	clock := b.clock.Add(1) - 1
 	logs := b.list()
 	b.dropSegments(logs, clock)
-	for _, spare := range []int{1, 0} { // each log keeps the block that it is writing to, if that is enough
+	for _, spare := range []bool{true, false} { // each log keeps the block that it is writing to, if that is enough
 		for b.kept.Load() > target {
 			l := oldestLog(logs, spare)
 			if l == nil {
@@ -130,13 +143,17 @@ func (b *Budget) dropSegments(logs []*Log, clock uint64) {
 	}
 }
 
-// oldestLog returns the log with the oldest block that may go: each log keeps spare blocks.
-func oldestLog(logs []*Log, spare int) *Log {
+// oldestLog returns the log with the oldest block that may go, its spare ones or not.
+func oldestLog(logs []*Log, spare bool) *Log {
 	var oldest *Log
 	when := int64(0)
 	for _, l := range logs {
 		l.mu.Lock()
-		if len(l.blocks) > spare {
+		keep := 0
+		if spare {
+			keep = l.spare
+		}
+		if len(l.blocks) > keep {
 			if t := l.blocks[0].recs[0].time; oldest == nil || t < when {
 				oldest, when = l, t
 			}

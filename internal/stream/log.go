@@ -19,24 +19,27 @@ type Log struct {
 	budget *Budget
 	keep   Retention
 
-	head atomic.Uint64 // next, readable without the lock
+	head   atomic.Uint64 // next, readable without the lock
+	closed atomic.Bool   // no more records will come
+	spare  int           // how many blocks it keeps where the memory limit allows it at all
 
-	mu        sync.Mutex
-	blocks    []*block // oldest first; the last one grows
-	first     uint64   // seq of the oldest record that is kept
-	next      uint64   // seq of the next record to come
-	firstCum  uint64   // payload bytes before first
-	cum       uint64   // payload bytes ever appended
-	before    Position // of the record before first: what a viewer at the log's beginning has seen
-	base      Position // what before was at first
-	last      Position // of the newest record that had one
-	encodings map[string]*Encoding
-	grown     int64 // what of the blocks is accounted for in the budget
+	mu         sync.Mutex
+	blocks     []*block // oldest first; the last one grows
+	first      uint64   // seq of the oldest record that is kept
+	next       uint64   // seq of the next record to come
+	firstCum   uint64   // payload bytes before first
+	cum        uint64   // payload bytes ever appended
+	before     Position // of the record before first: what a viewer at the log's beginning has seen
+	base       Position // what before was at first
+	last       Position // of the newest record that had one
+	encodings  map[string]*Encoding
+	selections map[string]*selection
+	grown      int64 // what of the blocks is accounted for in the budget
 }
 
 // NewLog returns an empty log that accounts for its memory in b.
 func NewLog(keep Retention, b *Budget) *Log {
-	l := &Log{budget: b, keep: keep, first: 1, next: 1, encodings: make(map[string]*Encoding)}
+	l := &Log{budget: b, keep: keep, spare: 1, first: 1, next: 1, encodings: make(map[string]*Encoding)}
 	l.head.Store(1)
 	b.add(l)
 	return l
@@ -168,21 +171,49 @@ func (l *Log) dropOldest() {
 	}
 }
 
+// Spare makes the log keep its n newest blocks, instead of only the one that it is writing to, unless the memory limit is too
+// small for that. It must be called before the first record comes.
+func (l *Log) Spare(n int) { l.spare = n }
+
+// Close says that no more records will come: for a reader that has had all of them the next one is Lost.
+func (l *Log) Close() { l.closed.Store(true) }
+
+// Bytes is how much payload has ever been appended.
+func (l *Log) Bytes() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cum
+}
+
+// filteredLinger is how long an encoding of some of the records is kept without viewers: anybody can ask for many.
+const filteredLinger = 5 * time.Second
+
 // Maintain applies the age limit and forgets encodings that had no viewer for linger.
 func (l *Log) Maintain(now time.Time, linger time.Duration) {
 	a := l.Begin()
 	a.End(now)
 	l.mu.Lock()
 	var gone []*Encoding
+	var idle []*selection
 	for key, e := range l.encodings {
-		if e.viewers == 0 && now.Sub(e.leftAt) >= linger {
+		keep := linger
+		if e.chosen != nil {
+			keep = min(keep, filteredLinger)
+		}
+		if e.viewers == 0 && now.Sub(e.leftAt) >= keep {
 			delete(l.encodings, key)
 			gone = append(gone, e)
+			if s := e.unused(); s != nil {
+				idle = append(idle, s)
+			}
 		}
 	}
 	l.mu.Unlock()
 	for _, e := range gone {
 		e.trim(^uint64(0))
+	}
+	for _, s := range idle {
+		s.release()
 	}
 }
 

@@ -4,6 +4,8 @@
 // arguments, holds no state, and may be called concurrently on different slices. The encoders for records do not allocate except
 // to grow dst, since they run once per message and format for all viewers together.
 //
+// It also reads what clients say: positions, and the commands of tailcast.v1.
+//
 // The formats, and what becomes of bytes that are not UTF-8 in each:
 //
 //	AppendWS          a frame for a bare WebSocket        U+FFFD for each, or a binary frame where Record.Binary is set

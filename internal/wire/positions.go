@@ -13,9 +13,9 @@ type TopicPosition struct {
 
 // What ParsePositions accepts at most. AppendPositions does not look at these limits; whoever let the topics in has.
 const (
-	MaxTopics     = 128      // topics in a joined form
-	MaxTopicBytes = 255      // bytes of a topic's name, unescaped
-	MaxPositions  = 32 << 10 // bytes of a joined form
+	MaxTopics     = 128       // topics in a joined form
+	MaxTopicBytes = 255       // bytes of a topic's name, unescaped
+	MaxPositions  = 128 << 10 // bytes of a joined form: room for as many topics, however long and odd their names are
 )
 
 // AppendPositions appends the joined form of tps in the order given: topic=position,topic=position. Server-sent events have one

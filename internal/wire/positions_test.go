@@ -65,7 +65,7 @@ func TestParsePositionsSaysWhatIsWrongAndWhere(t *testing.T) {
 		"a%4g=1a.1":          `topic "a%4g" has a percent sign at byte 2 without`,
 		topic(256) + "=1a.1": `is 256 bytes long, more than the 255 allowed`,
 		joined(129):          `name 129 topics, more than the 128 allowed`,
-		"a=" + strings.Repeat("1", wire.MaxPositions): `are 32770 bytes long, more than the 32768 allowed`,
+		"a=" + strings.Repeat("1", wire.MaxPositions): `are 131074 bytes long, more than the 131072 allowed`,
 	} {
 		single, many, err := wire.ParsePositions(s)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -152,5 +152,18 @@ func checkJoined(t *testing.T, tps []wire.TopicPosition) {
 	}
 	if err != nil || !single.IsZero() || !slices.Equal(many, tps) {
 		t.Fatalf("%v is written %q and read as %v, %v, %v", tps, text, single, many, err)
+	}
+}
+
+// What a connection may have, it may come back with.
+func TestTheLongestJoinedFormIsAccepted(t *testing.T) {
+	var tps []wire.TopicPosition
+	for i := range wire.MaxTopics {
+		name := strings.Repeat("\u0100", (wire.MaxTopicBytes-3)/2) + fmt.Sprintf("%03d", i)
+		tps = append(tps, wire.TopicPosition{Topic: name, Pos: wire.Position{Epoch: 1<<64 - 1, Offset: 1<<64 - 1, Check: 1<<32 - 1}})
+	}
+	_, many, err := wire.ParsePositions(string(wire.AppendPositions(nil, tps)))
+	if err != nil || !slices.Equal(many, tps) {
+		t.Errorf("%d positions, %v", len(many), err)
 	}
 }

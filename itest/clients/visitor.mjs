@@ -16,6 +16,14 @@ function install() {
       socket.onerror = () => {}; // a close event follows
       socket.onclose = (e) => say("close", { code: e.code, reason: e.reason, clean: e.wasClean, messages });
     },
+    envelopes(url) {
+      globalThis.socket = new WebSocket(url, ["chat", "tailcast.v1"]);
+      socket.onopen = () => say("open", { data: socket.protocol });
+      socket.onmessage = (e) => say("message", { data: e.data });
+      socket.onerror = () => {}; // a close event follows
+      socket.onclose = (e) => say("close", { code: e.code, reason: e.reason, clean: e.wasClean });
+    },
+    command: (c) => socket.send(JSON.stringify(c)),
     send: (n) => socket.send("x".repeat(n)),
     close: (...args) => socket.close(...args),
     source(url) {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package tailcast_test
+
+const raced = false

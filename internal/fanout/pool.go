@@ -263,7 +263,7 @@ func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 		if !known {
 			return
 		}
-		if at != l.seen {
+		if at != l.seen || l.movedAt.IsZero() { // who is looked at for the first time has not stood still yet
 			l.seen, l.movedAt = at, now
 		}
 		all++

@@ -60,20 +60,20 @@ func (s *subscription) newest(n int, waited bool) {
 	kept, _ := s.topic.log.Lag(cur)
 	replayer, known := s.topic.known()
 	last, ok := replayer.(lastReplayer)
-	switch missing := min(n, follow.MaxBack) - int(kept); {
+	switch n := min(n, follow.MaxBack); {
 	case !known && n > 0:
 		s.fan.Stand(stream.Position(Earliest()), false)
 		if !s.topic.wait(s, start{tail: n}) {
 			s.newest(n, false)
 		}
-	case !ok || missing <= 0:
+	case !ok || n <= int(kept):
 		s.live(cur)
 	default:
 		s.fan.Stand(cur.Pos, true)
 		s.conn.hub.catchups.Add(1)
 		s.conn.hub.background(func() {
 			defer s.conn.hub.catchups.Add(-1)
-			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), missing); ok {
+			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), n, int(kept)); ok {
 				s.catchUp(replayer, at, false)
 			} else {
 				s.live(cur)
@@ -244,9 +244,10 @@ func (s *subscription) arrive(p *replay) {
 
 // A lastReplayer can go back.
 type lastReplayer interface {
-	// lastBefore returns the position that at most n messages lie after, up to before; from the zero Position it goes back
-	// from the end. It is not ok if there are none.
-	lastBefore(ctx context.Context, topic string, before Position, n int) (at Position, ok bool)
+	// lastBefore returns a position before the given one, so that those who go on there get at least n messages, of which have
+	// come after before, or fewer if that is all there is. From the zero Position it goes back from the end. It is not ok if it
+	// does not go back.
+	lastBefore(ctx context.Context, topic string, before Position, n, have int) (at Position, ok bool)
 }
 
 // follow lets it follow s.past; mu is held.

@@ -312,7 +312,7 @@ func (t *Tail) Replay(ctx context.Context, topic string, after Position) iter.Se
 }
 
 // lastBefore is lastReplayer's.
-func (t *Tail) lastBefore(ctx context.Context, topic string, before Position, n int) (Position, bool) {
+func (t *Tail) lastBefore(ctx context.Context, topic string, before Position, n, have int) (Position, bool) {
 	t.init()
 	name, ok := strings.CutPrefix(topic, t.Topic)
 	if t.err != nil || !ok || t.group == nil && name != "" {
@@ -320,11 +320,11 @@ func (t *Tail) lastBefore(ctx context.Context, topic string, before Position, n 
 	}
 	back := t.follower.Back
 	if t.group != nil {
-		back = func(ctx context.Context, from follow.Position, n int) (follow.Position, int) {
-			return t.group.Back(ctx, name, from, n)
+		back = func(ctx context.Context, from follow.Position, n, have int) (follow.Position, int) {
+			return t.group.Back(ctx, name, from, n, have)
 		}
 	}
-	at, found := back(ctx, follow.Position(before), n)
+	at, found := back(ctx, follow.Position(before), n, have)
 	if at == (follow.Position{}) {
 		return Earliest(), found > 0
 	}

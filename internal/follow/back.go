@@ -16,12 +16,13 @@ const (
 
 // Back goes n lines back from a position, through the file that it is in and its rotated siblings, and returns a position
 // that a Replay goes on from, the zero one where that is the beginning of all, and how many lines lie between the two.
-// From the zero position it goes back from the end. It goes back MaxBack lines and 64 MiB at most; a packed file counts
+// From the zero position it goes back from the end. Of the n lines, have come after the position; and where the live stream began
+// there, as many as were in the file then, if that is more: they are about to come. It goes back MaxBack lines and 64 MiB at most; a packed file counts
 // with all its bytes, since it has to be unpacked from its beginning, and where it is too large what is newer is all there is.
 //
 // Lines that were written to an older file after a newer one had begun count where they stand in the file, while a Replay
 // delivers them where they came.
-func (f *Follower) Back(ctx context.Context, from Position, n int) (Position, int) {
+func (f *Follower) Back(ctx context.Context, from Position, n, have int) (Position, int) {
 	p := &replay{Follower: f, ctx: ctx, after: from}
 	defer p.close()
 	list := p.files()
@@ -34,7 +35,8 @@ func (f *Follower) Back(ctx context.Context, from Position, n int) (Position, in
 		offset int64
 		pos    Position
 	}
-	left, found := min(n, MaxBack), 0
+	n = min(n, MaxBack)
+	left, found := n-max(have, linesIn(p.h, int64(from.Offset), f.hist.ahead(from), n)), 0
 	budget := int64(maxBackBytes)
 	for left > 0 && ctx.Err() == nil {
 		offset, lines, all := startsBefore(p.h, limit, left, &budget)
@@ -99,6 +101,19 @@ func (p *replay) lastFile(list []sibling) (i int, limit int64, ok bool) {
 		p.use(h, nil)
 	}
 	return i, int64(p.after.Offset), true
+}
+
+// linesIn counts the lines that end between two offsets, up to most.
+func linesIn(h *handle, from, to int64, most int) (n int) {
+	buf := make([]byte, 64<<10)
+	for n < most && from < to {
+		got, err := h.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
+		n += bytes.Count(buf[:got], []byte{'\n'})
+		if from += int64(got); err != nil {
+			break
+		}
+	}
+	return min(n, most)
 }
 
 // alone reports whether none of the files has the position.

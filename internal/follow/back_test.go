@@ -58,9 +58,13 @@ func TestBack(t *testing.T) {
 				if slices.ContainsFunc(lines[end:], func(it item) bool { return it.pos == from }) {
 					continue // of two alike
 				}
+				have := len(lines) - end
+				if from == (follow.Position{}) {
+					have = 0
+				}
 				for n := 1; n < end+3; n++ {
 					for _, f := range []*follow.Follower{f, r.f} {
-						at, found := f.Back(context.Background(), from, n)
+						at, found := f.Back(context.Background(), from, n+have, have)
 						if found != min(n, end) {
 							t.Fatalf("%d lines back from %d of %d: %d", n, end, len(lines), found)
 						}
@@ -71,6 +75,32 @@ func TestBack(t *testing.T) {
 						if want := lines[end-found:]; !slices.Equal(got, want) {
 							t.Fatalf("seed %d: %d lines back from %d\ngot  %v\nwant %v", seed, n, end, got, want)
 						}
+					}
+				}
+			}
+			r.stop()
+		})
+	}
+}
+
+// Who wants the last n lines when the stream has just begun gets those that it begins with, and as many before them as are missing.
+func TestBackFromWhereTheStreamBegan(t *testing.T) {
+	for _, start := range []follow.Start{follow.FromEnd, follow.LastLines(1), follow.LastLines(3), follow.LastLines(9)} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			defer r.close()
+			r.write("app.log.1", "1\n2\n3\n")
+			r.write("app.log", "4\n5\n6\n7\nunfinished")
+			first := map[follow.Start]int{follow.FromEnd: 4, follow.LastLines(1): 3, follow.LastLines(3): 1}[start]
+			r.cfg.Start = start
+			r.run()
+			began := r.begins[0].pos
+			for n := range 9 {
+				for have := range 6 {
+					want := max(0, min(n-max(have, 4-first), 3+first))
+					at, found := r.f.Back(t.Context(), began, n, have)
+					if found != want || found == 0 && at != began {
+						t.Errorf("start %v: the last %d lines, %d are there: back %d to %v, want %d", start, n, have, found, at, want)
 					}
 				}
 			}

@@ -2,7 +2,7 @@ package follow
 
 import (
 	"os"
-	"testing"
+	"time"
 )
 
 var (
@@ -11,13 +11,8 @@ var (
 	SystemKey = systemKey
 )
 
-func init() { births = false }
-
-// WithBirths lets the time of a file's birth count until the test ends.
-func WithBirths(t *testing.T) {
-	births = true
-	t.Cleanup(func() { births = false })
-}
+// A birth is of the real time: where the clock is virtual, which begins in 2000, it tells nothing.
+func init() { births = func() bool { return time.Now().Year() > 2000 } }
 
 // Born is when a file was born, in a form that can be compared.
 func Born(info os.FileInfo) any { return info.(*linuxInfo).born }

@@ -526,12 +526,12 @@ func (g *Group) Replay(ctx context.Context, name string, after Position, emit fu
 }
 
 // Back is Follower.Back for a file of the Group.
-func (g *Group) Back(ctx context.Context, name string, from Position, n int) (Position, int) {
+func (g *Group) Back(ctx context.Context, name string, from Position, n, have int) (Position, int) {
 	m := g.member(name)
 	if m == nil {
 		return from, 0
 	}
-	return m.f.Back(ctx, from, n)
+	return m.f.Back(ctx, from, n, have)
 }
 
 // GroupStats are a Group's numbers.

@@ -71,17 +71,28 @@ type history struct {
 	dropped int // entries that were forgotten: entries[0] has this number
 	sources []*source
 	begin   entry // where the first Run began: src, from, and nothing more; src is nil before
+	there   int64 // up to which offset its file was written then
 	changed chan struct{}
 }
 
-// start notes where the live stream begins. Only the first call counts.
-func (h *history) start(src *source, at Position) {
+// start notes where the live stream begins, and how far that file was written then. Only the first call counts.
+func (h *history) start(src *source, at Position, there int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.begin.src == nil {
-		h.begin = entry{src: src, from: at, to: at}
+		h.begin, h.there = entry{src: src, from: at, to: at}, there
 		h.broadcast()
 	}
+}
+
+// ahead returns the offset up to which there were lines after a position when the live stream began there; 0 if it did not.
+func (h *history) ahead(at Position) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.begin.src == nil || h.begin.from != at {
+		return 0
+	}
+	return h.there
 }
 
 // add makes a generation known before anything of it was emitted.

@@ -66,7 +66,7 @@ func TestAHugeHole(t *testing.T) {
 		}
 		for n := range 3 {
 			f := follow.New(follow.Config{Path: r.cfg.Path, Start: follow.LastLines(n)})
-			_, found := f.Back(t.Context(), follow.Position{}, 2)
+			_, found := f.Back(t.Context(), follow.Position{}, 2, 0)
 			if found != 1 {
 				t.Errorf("%d lines before the end, want 1: there is a hole before it", found)
 			}

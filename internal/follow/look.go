@@ -218,7 +218,7 @@ func (r *run) enter(h *handle, info os.FileInfo) {
 	r.insertMissed(i, since, info.ModTime(), identity{h.info}, identity{})
 	r.chain[i].gap = cmp.Or(gap, r.chain[i].gap)
 	g.gap = cmp.Or(g.gap, unseen)
-	r.hist.start(r.chain[0].src, r.chain[0].reader.position())
+	r.hist.start(r.chain[0].src, r.chain[0].reader.position(), 0)
 }
 
 // promote makes an older generation the live one: it was renamed back.

@@ -135,7 +135,7 @@ func (r *run) resumeAfter(pos Position) bool {
 	if err := g.reader.seek(int64(pos.Offset)); err != nil {
 		r.fail(err)
 	}
-	r.hist.start(g.src, pos)
+	r.hist.start(g.src, pos, 0)
 	for _, s := range list[i+1:] {
 		if h, err := r.open(s); err == nil && r.chainIndex(identity{h.info}) < 0 {
 			r.age(r.live())

@@ -80,7 +80,7 @@ func (r *run) first() {
 		r.rememberAll(past)
 		if r.waits && len(r.chain) > 0 { // what was rotated while nothing could be read
 			r.insertMissed(0, time.Time{}, time.Time{}, r.live().id(), identity{})
-			r.hist.start(r.chain[0].src, r.chain[0].reader.position())
+			r.hist.start(r.chain[0].src, r.chain[0].reader.position(), 0)
 		}
 		return
 	}
@@ -108,7 +108,7 @@ func (r *run) startIn(h *handle) error {
 	g.reader = begin
 	r.chain = append(r.chain, g)
 	if !r.waits {
-		r.hist.start(g.src, g.reader.position())
+		r.hist.start(g.src, g.reader.position(), size)
 	}
 	return nil
 }

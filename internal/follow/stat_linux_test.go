@@ -44,7 +44,6 @@ func TestStat(t *testing.T) {
 
 // A new file with the number of a removed one is another file, on a file system that notes when a file was born.
 func TestANumberThatIsUsedAgain(t *testing.T) {
-	follow.WithBirths(t)
 	name := filepath.Join(t.TempDir(), "app.log")
 	for range 100 {
 		must(t, appendTo(name, "a\n"))

@@ -233,8 +233,11 @@ func (c *Conn) CopyMessages() { c.request(op{kind: opCopy}) }
 // Release lets the subscriptions of a connection send that was added with Hold. It is called once. What was asked of them until
 // then is carried out first, so that whoever asks during the first message sees them all in their places.
 func (c *Conn) Release() {
+	c.mu.Lock()          // one look under mu sees it for all that waits for it, or for nothing
+	c.urgent.Store(true) // first: whoever sees that it is released also sees that there is something to take
 	close(c.released)
-	c.ask(func() {})
+	c.mu.Unlock()
+	c.Wake()
 }
 
 func (c *Conn) held() bool {
@@ -461,7 +464,8 @@ func (c *Conn) run(wait bool) status {
 		if budget <= 0 {
 			return more
 		}
-		draining := c.draining.Load() // before it is looked what there is: what comes in between is to be sent still
+		// Before it is looked what there is: what comes in between is to be sent still, and what Release sets free.
+		draining := c.draining.Load() && !c.held()
 		n, short, err := c.follow(budget, wait)
 		if err != nil {
 			return c.fail(err)
@@ -471,7 +475,7 @@ func (c *Conn) run(wait bool) status {
 			return blocked
 		}
 		if n == 0 && c.off == len(c.out) && !c.urgent.Load() {
-			if draining && !c.held() {
+			if draining {
 				c.tellDrained()
 			}
 			return idle

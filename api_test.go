@@ -103,7 +103,7 @@ var (
 	_ = []error{
 		tailcast.ErrClosed, tailcast.ErrTopicOwner, tailcast.ErrMessage, tailcast.ErrUnknownPosition, tailcast.ErrQueueFull,
 		tailcast.ErrWriteTimeout, tailcast.ErrPingTimeout, tailcast.ErrNotSubscribed, tailcast.ErrSubscribed,
-		tailcast.ErrTopicName, tailcast.ErrTooManyTopics,
+		tailcast.ErrTopicName, tailcast.ErrTooManyTopics, tailcast.ErrTooManyFilters,
 	}
 	_ = tailcast.Message{Topic: "", Data: []byte(nil), Binary: false, Partial: false, Time: time.Time{}, Pos: tailcast.Position{}, Gap: (*tailcast.Gap)(nil)}
 	_ = tailcast.Gap{From: tailcast.Position{}, To: tailcast.Position{}, Count: int64(0), Bytes: int64(0), Possible: false, Reason: ""}
@@ -148,7 +148,6 @@ func TestLater(t *testing.T) {
 		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },
 		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
-		"WithFilter":        func() { tailcast.WithFilter("level", nil) },
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },
 	} {
 		func() {

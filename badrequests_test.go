@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -102,6 +103,33 @@ func badRequests(head tailcast.Position) []badRequest {
 		{"gaps: a word", query("gaps", mark), nil, 400, `gaps="kQ7zX": must be 0 or 1.`},
 		{"gaps: negative", query("gaps", "-1"), nil, 400, `gaps="-1": must be 0 or 1.`},
 		{"gaps: NUL", query("gaps", "0\x00"), nil, 400, `gaps="0\x00": must be 0 or 1.`},
+		// grep, invert, and a filter of the application's
+		{"grep: an open group", query("grep", "a(b"), nil, 400, `grep: expression "a(b" has an error at byte 4: missing closing ).`},
+		{"grep: a closed group", query("grep", "a)b"), nil, 400, `grep: expression "a)b" has an error at byte 2: unexpected ).`},
+		{"grep: an open class", query("grep", "ab[c"), nil, 400, `grep: expression "ab[c" has an error at byte 3: missing closing ].`},
+		{"grep: a bad range", query("grep", "x[z-a]"), nil, 400, `grep: expression "x[z-a]" has an error at byte 3: invalid character class range.`},
+		{"grep: nothing to repeat", query("grep", "*"+mark), nil, 400, `grep: expression "*kQ7zX" has an error at byte 1: missing argument to repetition operator.`},
+		{"grep: repeated twice", query("grep", "ab**"), nil, 400, `grep: expression "ab**" has an error at byte 3: invalid nested repetition operator.`},
+		{"grep: too many times", query("grep", "ab{1001}"), nil, 400, `grep: expression "ab{1001}" has an error at byte 3: invalid repeat count.`},
+		{"grep: a bad escape", query("grep", `ab\yc`), nil, 400, `grep: expression "ab\\yc" has an error at byte 3: invalid escape sequence.`},
+		{"grep: a trailing backslash", query("grep", `ab\`), nil, 400, `grep: expression "ab\\" has an error at byte 3: trailing backslash at end of expression.`},
+		{"grep: a backreference", query("grep", `(a)\1`), nil, 400, `grep: expression "(a)\\1" has an error at byte 4: invalid escape sequence.`},
+		{"grep: lookahead", query("grep", `a(?=b)`), nil, 400, `grep: expression "a(?=b)" has an error at byte 2: invalid or unsupported Perl syntax.`},
+		{"grep: not UTF-8", query("grep", "ab\xff"), nil, 400, `grep: expression "ab\xff" has an error at byte 3: invalid UTF-8.`},
+		{"grep: CR LF", query("grep", "(\r\nX: "+mark), nil, 400, `grep: expression "(\r\nX: kQ7zX" has an error at byte 12: missing closing ).`},
+		{"grep: 257 bytes", query("grep", long[:257]), nil, 400, `grep="xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"…: 257 bytes, the limit is 256.`},
+		{"grep: too large", query("grep", `a{500}b{600}`), nil, 400, `grep: expression "a{500}b{600}" comes to 1102 steps, the limit is 1000.`},
+		{"grep: twice", "?grep=a&grep=b", nil, 400, `grep comes twice.`},
+		{"grep: SSE", query("grep", "("), []string{sse}, 400, `grep: expression "(" has an error at byte 2: missing closing ).`},
+		{"grep: WebSocket", query("grep", "("), ws, 400, `grep: expression "(" has an error at byte 2: missing closing ).`},
+		{"grep: NUL is a byte", "?tail=3&grep=" + url.QueryEscape("4|\x00"), nil, 200, "message 4"},
+		{"grep: 256 bytes", "?tail=1&grep=" + url.QueryEscape("5|"+long[:254]), nil, 200, "message 5"},
+		{"grep: empty", "?tail=1&grep=", nil, 200, "message 5"},
+		{"invert: a word", query("invert", mark), nil, 400, `invert="kQ7zX": must be 0 or 1.`},
+		{"invert: without grep", "?tail=1&invert=1", nil, 200, "message 5"},
+		{"every: not a number", query("every", "\r\n"+mark), nil, 400, `every="\r\nkQ7zX": must be a??whole number.`},
+		{"every: twice", "?every=1&every=2", nil, 400, `every comes twice.`},
+		{"every: 300 bytes", query("every", long[:300]), nil, 400, `every="xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"…: 300 bytes, the limit is 256.`},
 		// topics
 		{"topic: unknown", query("topic", mark), nil, 403, `topic "kQ7zX" is not served here.`},
 		{"topic: NUL", query("topic", "app\x00"), nil, 403, `topic "app\x00" is not served here.`},
@@ -151,7 +179,8 @@ func TestBadRequests(t *testing.T) {
 		}
 		for i := range cases {
 			var c badRequest
-			hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 3}), tailcast.WithAuthorize(tailcast.AllowAllTopics))
+			hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 3}), tailcast.WithAuthorize(tailcast.AllowAllTopics),
+				modulo(new(atomic.Int64)))
 			one, both := hub.Handler(""), hub.Handler("", "app")
 			s := serveSite(t, hub, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch {

@@ -18,7 +18,8 @@ type subscription struct {
 	fan    *fanout.Sub
 	ctx    context.Context // ends with the subscription
 	cancel context.CancelFunc
-	back   bool // see start
+	back   bool       // see start
+	filter *filterUse // what its topic's messages pass; nil: everything
 
 	mu       sync.Mutex // guards the rest; taken before topic.mu, and before the fan-out's
 	past     *replay    // where it catches up, or waits to
@@ -256,8 +257,7 @@ func (s *subscription) follow(cur stream.Cursor) {
 	if most < 0 {
 		most = unbounded
 	}
-	f := s.conn.format
-	enc := s.past.log.Encoding(f.key(), f.encoder(s.topic.name))
+	enc := s.encoding(s.past.log, s.past.fan)
 	s.fan.Follow(s.past.fan, enc, cur, cur.Cum+uint64(max(most-s.replayed, 0)))
 }
 
@@ -336,6 +336,7 @@ func (s *subscription) end() {
 	s.leave()
 	s.topic.forget(s)
 	s.fan.Remove()
+	s.dropFilter()
 	s.conn.hub.part(s.topic)
 }
 

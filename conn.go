@@ -30,7 +30,8 @@ type Conn struct {
 	identity Identity
 	remote   string
 	format   *format
-	mount    *mount // what its client may subscribe to
+	mount    *mount  // what its client may subscribe to
+	filter   *filter // what messages of its topics pass; nil: everything
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	fan      *fanout.Conn
@@ -58,7 +59,7 @@ type Conn struct {
 
 func (h *Hub) newConn(ctx context.Context, remote string, req *request) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), identity: req.identity, remote: remote, format: &req.format, mount: &req.mount, asked: req.start,
+		hub: h, id: rand.Text(), identity: req.identity, remote: remote, format: &req.format, mount: &req.mount, filter: req.filter, asked: req.start,
 		meter: newMeter(&h.cfg.limits, time.Now()),
 		subs:  make(map[string]*subscription), sealed: make(chan struct{}),
 		afterRead: slices.Clip(h.cfg.afterRead), beforeClose: slices.Clip(h.cfg.beforeClose),
@@ -93,7 +94,7 @@ func (c *Conn) Topics() []string {
 
 // Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
 // the hub's backlog), or, where the client's request says since when it has missed this topic, from there. The topic need
-// not exist yet. A bare WebSocket does not say which topic a message belongs to.
+// not exist yet. The filters of the client's request count for it too. A bare WebSocket does not say which topic a message belongs to.
 func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("tailcast: subscribe: %w", err)
@@ -139,13 +140,16 @@ func (c *Conn) join(name string) (*subscription, error) {
 	}
 	t := c.hub.visit(name)
 	s := &subscription{conn: c, topic: t}
+	if err := s.takeFilter(c.filter); err != nil {
+		c.hub.part(t)
+		return nil, err
+	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	if len(c.subs) == 1 && c.format.marks() {
 		c.several.Store(true)
 		c.fan.CopyMessages()
 	}
-	enc := t.log.Encoding(c.format.key(), c.format.encoder(name))
-	s.fan = c.fan.Subscribe(name, t.fan, enc, s)
+	s.fan = c.fan.Subscribe(name, t.fan, s.encoding(t.log, t.fan), s)
 	c.subs[name] = s
 	c.order = append(c.order, name)
 	return s, nil

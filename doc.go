@@ -51,6 +51,17 @@
 // Where most viewers of a Source that can replay are about to fall behind what is in memory, it is held up, for at most 100 ms
 // a batch. A program that wants to wait for all of its viewers calls Hub.WaitLag between its messages.
 //
+// # Filters
+//
+// A request with grep=EXPRESSION gets only the messages whose payload the regular expression matches, with invert=1 the others;
+// WithFilter adds parameters of the application's own. A filter is asked once about each message, live or replayed, whatever number of
+// viewers and formats share it, when the first of them comes there. That happens on a goroutine of its own: a slow filter
+// delays those who have asked for it, who then lag as any slow viewer does, and no publisher or other viewer.
+//
+// What is left out moves the viewer's place all the same, and heartbeats tell it: who has found nothing for an hour comes back to
+// the end, not to where it began. Gaps pass all filters. An expression has at most 256 bytes and 1000 instructions, a topic 32
+// different filters at a time; a request beyond that is answered 503.
+//
 // # Hooks
 //
 //	hook          called on                how often                 its error
@@ -60,6 +71,8 @@
 //	OnConnect     the request's goroutine  once, before any message  closes the connection with it
 //	AfterRead     the connection's reader  for each data message     closes the connection with it
 //	BeforeClose   a goroutine of its own   exactly once              (it has none)
+//	Filter        a goroutine of its own   once for each message and value: see WithFilter; compile: once for each request that has
+//	                                       the parameter, on its goroutine, and its error refuses it with 400
 //
 // AfterRead sees the commands of a client of tailcast.v1 too, each before it is carried out; if it returns an error the
 // command is not.
@@ -68,7 +81,7 @@
 // context that ends, since it waits for them. The time that AfterRead
 // takes does not count against the peer, but the next message is read only when it has returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
-// already; Authenticate and Authorize: the request is answered 500), is counted in Stats, and goes to the logger, or where
+// already; Authenticate, Authorize and compile: the request is answered 500; Filter: it closes all viewers in the topic that share it), is counted in Stats, and goes to the logger, or where
 // none is set to the server's ErrorLog.
 //
 // # Close codes
@@ -79,7 +92,8 @@
 //	1007  the peer sent text that is not UTF-8
 //	1008  the peer sent more messages than Limits.MessageRate, or an absurd number of fragments
 //	1009  the peer's message is larger than Limits.MessageBytes
-//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room
+//	1011  Conn.Close with a cause that holds no *CloseError, a hook's error or panic, or hooks that left the request's topics no room, or a panic
+//	      of its filter
 //	1013  the client was too slow: the reason says how many messages it missed. Under LagCatchUp this happens only to a bare
 //	      WebSocket, where no Replayer has what it missed or Limits.ReplayBytes is reached. Or a client of tailcast.v1 does not
 //	      read the answers to its commands: then the cause matches ErrQueueFull
@@ -93,6 +107,7 @@
 //	ErrWriteTimeout      the peer took no byte, or its kernel acknowledged none, for the write timeout
 //	ErrPingTimeout       a WebSocket's peer was silent after a ping
 //	ErrTooManyTopics     OnConnect had subscribed to so many topics that there was no room for those of the request
+//	*PanicError          a hook of the connection, or its filter, panicked
 //	io.ErrUnexpectedEOF  the peer vanished: its end of the connection came (FIN, and a half close is no less), or its HTTP/2
 //	                     stream or connection ended
 //	syscall.ECONNRESET   the peer vanished with a reset (RST), as a process that is killed with bytes unread

@@ -128,7 +128,7 @@ func refusalText(cmd *wire.Command, err error) string {
 	if errors.As(err, &no) {
 		return no.sentence
 	}
-	for _, known := range []error{ErrNotSubscribed, ErrSubscribed, ErrTooManyTopics, ErrTopicOwner, ErrMessage, ErrClosed} {
+	for _, known := range []error{ErrNotSubscribed, ErrSubscribed, ErrTooManyTopics, ErrTooManyFilters, ErrTopicOwner, ErrMessage, ErrClosed} {
 		if !errors.Is(err, known) {
 			continue
 		}

@@ -41,6 +41,8 @@ var (
 	ErrSubscribed = errors.New("already subscribed")
 	// ErrTopicName: a topic's name is too long, or is not text.
 	ErrTopicName = errors.New("bad topic name")
+	// ErrTooManyFilters: so many filters are in use in the topic that there is no room for the connection's.
+	ErrTooManyFilters = errors.New("too many filters in use")
 	// ErrTooManyTopics: a connection may have as many as Limits.Topics says.
 	ErrTooManyTopics = errors.New("too many topics")
 )

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +68,42 @@ func ExampleHub_Subscribe() {
 	// started
 	// ready
 	// error: no space left
+}
+
+// A parameter of one's own: ?level=warn leaves out the lines of lower levels. grep=… is there without it.
+func ExampleWithFilter() {
+	levels := []string{"debug", "info", "warn", "error"}
+	hub := tailcast.New(tailcast.WithFilter("level", func(value string) (func(*tailcast.Message) bool, error) {
+		least := slices.Index(levels, value)
+		if least < 0 {
+			return nil, fmt.Errorf("must be one of %s", strings.Join(levels, ", "))
+		}
+		return func(m *tailcast.Message) bool {
+			word, _, _ := strings.Cut(string(m.Data), " ")
+			return slices.Index(levels, word) >= least
+		}, nil
+	}))
+	defer hub.Close()
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	for _, line := range []string{"info started", "error disk full", "debug tick", "warn slow"} {
+		if err := hub.Publish(context.Background(), tailcast.Message{Data: []byte(line)}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	resp, err := http.Get(srv.URL + "?tail=10&level=warn")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReader(resp.Body)
+	for range 2 {
+		line, _ := lines.ReadString('\n')
+		fmt.Print(line)
+	}
+	// Output:
+	// error disk full
+	// warn slow
 }
 
 // Several topics behind one handler; a request may ask for some of them with ?topic=….

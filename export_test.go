@@ -65,3 +65,6 @@ func (h *Hub) Tidy() { h.housekeep() }
 
 // MemoryUsed is what the hub's budget accounts for.
 func (h *Hub) MemoryUsed() int64 { return h.budget.Used() }
+
+// CompileGrep is what the hub makes of grep=….
+var CompileGrep = compileGrep

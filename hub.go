@@ -33,6 +33,7 @@ type Hub struct {
 
 	seats   seats
 	wg      sync.WaitGroup // what connections have running; added to with mu, until the hub is closed
+	filters sync.WaitGroup // that look at messages; added to as wg
 	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu      sync.Mutex // guards the rest
@@ -278,7 +279,7 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
 // is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
 // RegisterOnShutdown and once more after it, to wait: see the package's documentation. Hooks and sources that do not return
-// hold it up for at most 5 s more than ctx allows.
+// hold it up for at most 5 s more than ctx allows, and a filter that does not for another 5 s.
 //
 // A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {
@@ -301,18 +302,20 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		}
 	}
 	if !h.settled(sources) {
-		go func() { <-sources; <-h.idle; h.finishClosing() }()
+		go func() { <-sources; <-h.idle; _ = h.finishClosing() }()
 		return errors.Join(err, errStragglers)
 	}
 	drains.Wait()
-	h.finishClosing()
-	return err
+	return errors.Join(err, h.finishClosing())
 }
 
 var (
 	errShutdown   = &CloseError{Code: 1001, Reason: "the server is shutting down", Err: ErrClosed}
-	errStragglers = errors.New("tailcast: shutdown: a hook or a source does not return")
+	errStragglers = errors.New("tailcast: shutdown: a hook, a filter or a source does not return")
 )
+
+// stragglerTime is how long what has been told to end may take.
+const stragglerTime = 5 * time.Second
 
 // hurry says goodbye to those whose sockets take it, and cuts off the others.
 func (h *Hub) hurry() {
@@ -336,7 +339,7 @@ func (h *Hub) hurry() {
 
 // settled waits for what has been told to end.
 func (h *Hub) settled(sources <-chan struct{}) bool {
-	t := time.NewTimer(5 * time.Second)
+	t := time.NewTimer(stragglerTime)
 	defer t.Stop()
 	for _, ch := range []<-chan struct{}{sources, h.idle} {
 		select {
@@ -391,8 +394,8 @@ func (h *Hub) fill() {
 	}
 }
 
-// finishClosing stops the workers. Whatever could ask something of them has ended.
-func (h *Hub) finishClosing() {
+// finishClosing stops the workers. Whatever could ask something of them has ended. It waits for a filter for some seconds only.
+func (h *Hub) finishClosing() error {
 	h.mu.Lock()
 	h.state = hubClosed
 	if h.timer != nil {
@@ -401,6 +404,16 @@ func (h *Hub) finishClosing() {
 	h.mu.Unlock()
 	h.wg.Wait()
 	h.pool.Close()
+	done := make(chan struct{})
+	go func() { h.filters.Wait(); close(done) }()
+	t := time.NewTimer(stragglerTime)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+		return errStragglers
+	}
 }
 
 // background runs what connections have to do beside their own goroutines. finishClosing waits for it, but not for what comes
@@ -412,6 +425,17 @@ func (h *Hub) background(f func()) {
 		go f()
 	} else {
 		h.wg.Go(f)
+	}
+}
+
+// runFilter is background for functions of the application that decide what viewers see.
+func (h *Hub) runFilter(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state == hubClosed {
+		go f()
+	} else {
+		h.filters.Go(f)
 	}
 }
 

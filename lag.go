@@ -79,8 +79,8 @@ func (c *config) topic(name string) TopicConfig {
 // WaitLag waits until no viewer of the topic is more than this many bytes behind, for programs that want to pace themselves by
 // their slowest viewer. What counts is payload that the kernel has not taken yet. A viewer that reads the topic's past, and of
 // which it is not known how far behind it is, counts as further behind until it has caught up. One that takes nothing holds it
-// up until its connection ends: see WithWriteTimeout. It returns at once for a topic that has no viewers. The loops of
-// Hub.Subscribe do not count.
+// up until its connection ends: see WithWriteTimeout. One that waits for a filter to decide does not count, nor do the loops of
+// Hub.Subscribe. It returns at once for a topic that has no viewers.
 //
 // It returns ctx's error when that is done first.
 func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error {
@@ -102,6 +102,9 @@ func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error {
 // lags reports whether a viewer is more than that far behind.
 func (t *topic) lags(far uint64) (lags bool) {
 	t.fan.Each(func(s *fanout.Sub) {
+		if s.Judged() {
+			return
+		}
 		_, bytes, ok := s.Lag()
 		lags = lags || bytes > far || !ok && s.Behind()
 	})

@@ -86,14 +86,6 @@ func WithCompression(level int) Option { return laterOption("WithCompression") }
 // Not in this version: it panics.
 func WithDetach() Option { return laterOption("WithDetach") }
 
-// WithFilter adds a parameter to the query: compile makes a filter of its value, which is run once for each message and
-// distinct value. Its error refuses the request with 400.
-//
-// Not in this version: it panics.
-func WithFilter(name string, compile func(value string) (func(*Message) bool, error)) Option {
-	return laterOption("WithFilter")
-}
-
 // A Backplane is a log that several hubs share. Publish returns when the log has stored the messages; Run publishes what the
 // log has stored, in its order, and only that reaches viewers; Replay reads its past.
 //

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ import (
 // TestModel runs random programs of publish, join, stall, leave and resume through the whole stack, with each policy for those
 // who lag, for the hub or for the topic. The model is a slice: message n says "n" and some padding. Each viewer must see the
 // numbers one after the other; where one is left out, a gap that says how many must stand there, and with a Replayer and
-// LagCatchUp none may be. LagClose closes; who comes back then gets the rest.
+// LagCatchUp none may be. Some viewers have a filter. LagClose closes; who comes back then gets the rest.
 func TestModel(t *testing.T) {
 	var seen modelSeen
 	for seed := range uint64(soak(48)) {
@@ -71,6 +72,8 @@ type modelViewer struct {
 	kind  string // "websocket" cannot come back
 	nc    *testnet.Conn
 	next  int    // the number that must come next; 0 = any
+	slack int    // it may be as many more, since a gap counts what its filter leaves out
+	step  int    // its filter passes the multiples of this
 	id    string // the last one seen
 	ended chan struct{}
 }
@@ -129,7 +132,7 @@ func (m *modelRun) run(replay, byTopic bool) {
 	time.Sleep(9 * time.Second)
 	synctest.Wait()
 	for _, v := range m.viewers {
-		if !v.over() && v.next != 0 && v.next != m.published+1 {
+		if !v.over() && v.next != 0 && v.up(v.next+v.slack) <= m.published {
 			m.fatalf(v, "ends before %d, %d are published", v.next, m.published)
 		}
 		v.leave()
@@ -171,7 +174,11 @@ func (m *modelRun) step() {
 			kinds = kinds[:3] // a lag would close a bare WebSocket
 		}
 		kind := kinds[m.rng.IntN(len(kinds))]
-		v := &modelViewer{m: m, name: fmt.Sprint("viewer ", len(m.viewers), " ", kind), kind: kind}
+		v := &modelViewer{m: m, name: fmt.Sprint("viewer ", len(m.viewers), " ", kind), kind: kind, step: 1}
+		if m.rng.IntN(2) == 0 {
+			v.step = 5
+			v.name += " with a filter"
+		}
 		m.viewers = append(m.viewers, v)
 		v.join()
 		return
@@ -201,29 +208,33 @@ func (m *modelRun) step() {
 func (v *modelViewer) join() {
 	v.nc = v.m.site.dial()
 	v.ended = make(chan struct{})
-	since := ""
+	since := "?"
 	if v.kind == "websocket" {
-		v.next = 0
+		v.next, v.slack = 0, 0
 	}
 	if v.id != "" {
-		since = "?since=" + v.id
+		since = "?since=" + v.id + "&"
+	}
+	filter := ""
+	if v.step > 1 {
+		filter = "grep=" + url.QueryEscape(`^\d*[05] `)
 	}
 	switch v.kind {
 	case "websocket":
-		ws := v.dial("/?tail=0", nil)
+		ws := v.dial("/?tail=0&"+filter, nil)
 		go func() { defer close(v.ended); v.readWS(ws) }()
 	case "tailcast.v1":
-		ws := v.dial("/"+since, http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		ws := v.dial("/"+since+filter, http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
 		go func() { defer close(v.ended); v.readObjects(&objects{t: v.m.t, ws: ws, ids: make(map[string]string)}) }()
 	case "ndjson":
-		r := openStream(v.m.t, v.nc, "/"+since, "Accept: application/x-ndjson")
+		r := openStream(v.m.t, v.nc, "/"+since+filter, "Accept: application/x-ndjson")
 		go func() { defer close(v.ended); v.readObjects(&objects{t: v.m.t, line: r, ids: make(map[string]string)}) }()
 	case "sse":
 		header := []string{"Accept: text/event-stream"}
 		if v.id != "" {
 			header = append(header, "Last-Event-ID: "+v.id)
 		}
-		r := openStream(v.m.t, v.nc, "/", header...)
+		r := openStream(v.m.t, v.nc, "/?"+filter, header...)
 		go func() { defer close(v.ended); v.readSSE(r) }()
 	}
 }
@@ -337,11 +348,14 @@ func (v *modelViewer) number(data string) {
 	switch {
 	case err != nil || data != v.m.data(n):
 		v.m.fatalf(v, "garbage %.60q", data)
-	case v.next != 0 && n != v.next:
-		v.m.fatalf(v, "%d comes, %d is next", n, v.next)
+	case n%v.step != 0 || v.next != 0 && (n < v.up(v.next) || n > v.up(v.next+v.slack)):
+		v.m.fatalf(v, "%d comes, %d to %d is next", n, v.next, v.next+v.slack)
 	}
-	v.next = n + 1
+	v.next, v.slack = n+1, 0
 }
+
+// up is the first number from n on that passes.
+func (v *modelViewer) up(n int) int { return (n + v.step - 1) / v.step * v.step }
 
 func (v *modelViewer) gap(data string) {
 	var gap struct{ Count, Bytes int64 }
@@ -364,7 +378,8 @@ func (v *modelViewer) lost(count int64, gap string) {
 
 func (v *modelViewer) skip(n int) {
 	v.m.seen.gaps.Add(1)
-	if v.next != 0 {
+	if v.next != 0 { // it stood anywhere before the next one that passes
+		v.slack = v.up(v.next+v.slack) - v.next
 		v.next += n
 	}
 }

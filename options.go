@@ -6,8 +6,11 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // An Option changes a default of New. Options that cannot be meant make New panic.
@@ -36,6 +39,7 @@ type config struct {
 	onConnect    []func(*Conn) error
 	afterRead    []func(*Conn, Inbound) error
 	beforeClose  []func(*Conn, error)
+	filters      []filterRule
 	logger       *slog.Logger
 	origins      map[origin]bool
 	hosts        map[string]bool
@@ -179,6 +183,28 @@ func WithAfterRead(f func(*Conn, Inbound) error) Option {
 func WithBeforeClose(f func(*Conn, error)) Option {
 	must(f != nil, "WithBeforeClose(nil)")
 	return option(func(c *config) { c.beforeClose = append(c.beforeClose, f) })
+}
+
+// WithFilter adds a parameter to the query of requests: a client that gives it is sent only the messages for which the function
+// returns true that compile has made of its value, and that pass grep and other filters too. An empty value is none. The error of
+// compile refuses the request with 400: its text goes to the client.
+//
+// The function is called once for each message, whatever number of viewers and formats share the value, on a goroutine of its own:
+// a slow one holds up those who have asked for it, and nobody else. (What is read again from a Replayer is asked about again, once
+// for all who share that.) It may be called for live and replayed messages at the same time. It must neither change the Message nor keep it or its Data. Gaps are not asked about, and of a line
+// that was cut only the first part. A panic closes all viewers of a topic that share the filter with a *PanicError.
+//
+// A value may have 256 bytes, and a topic 32 different filters at a time.
+func WithFilter(name string, compile func(value string) (func(*Message) bool, error)) Option {
+	must(name != "" && strings.IndexFunc(name, unicode.IsControl) < 0 && utf8.ValidString(name), "WithFilter(%q): must be the name of a parameter", name)
+	must(!slices.Contains(parameters, name), "WithFilter(%q): the parameter has a meaning already", name)
+	must(compile != nil, "WithFilter(%q, nil)", name)
+	return option(func(c *config) {
+		for _, r := range c.filters {
+			must(r.name != name, "WithFilter(%q): comes twice", name)
+		}
+		c.filters = append(c.filters, filterRule{name, compile})
+	})
 }
 
 // WithOrigins lets pages of other origins in, each "scheme://host" or "scheme://host:port". Without it a browser is let in

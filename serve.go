@@ -32,7 +32,8 @@ import (
 //
 // The query is the same for all: since=POSITION (or topic=POSITION,…) goes on after that message, tail=N begins with the N
 // newest messages that the hub has, or a Tail's file (see WithBacklog), gaps=0 leaves out the lines that declare a loss.
-// Last-Event-ID beats since beats tail.
+// Last-Event-ID beats since beats tail. grep=EXPRESSION, in the syntax of the package regexp, leaves out the messages whose payload
+// it does not match, and with invert=1 those that it does; WithFilter adds parameters of the application's own.
 //
 // It serves the default topic; with WithAuthorize, also those that the request names with topic=… (repeatable) and the client
 // may read.
@@ -82,6 +83,7 @@ type request struct {
 	identity Identity
 	topics   []string
 	start    map[string]start
+	filter   *filter // nil: everything passes
 }
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
@@ -117,6 +119,12 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 		return
 	}
 	defer leave()
+	free, no := h.reserve(req)
+	if no != nil {
+		h.refuse(w, r, no)
+		return
+	}
+	defer free()
 	if req.format.webSocket() {
 		h.serveWebSocket(w, r, req)
 	} else {
@@ -161,6 +169,10 @@ func (h *Hub) parseRequest(r *http.Request, m mount) (*request, *refusal) {
 	}
 	if err != nil {
 		return nil, refusalf(http.StatusBadRequest, "%v", err)
+	}
+	var no *refusal
+	if req.filter, no = h.parseFilter(r.Context(), q); no != nil {
+		return nil, no
 	}
 	return req, nil
 }
@@ -349,7 +361,7 @@ func (c *Conn) begin(req *request) error {
 	for i, t := range req.topics {
 		// It may be there already, by a hook, or the connection may be ending. But hooks may have left it no room.
 		s, err := c.join(t)
-		if errors.Is(err, ErrTooManyTopics) {
+		if errors.Is(err, ErrTooManyTopics) || errors.Is(err, ErrTooManyFilters) {
 			return fmt.Errorf("tailcast: topic %q: %w", t, err)
 		}
 		if subs[i] = s; s != nil {

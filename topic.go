@@ -28,7 +28,8 @@ type topic struct {
 	epoch    uint64 // of a topic that the hub numbers
 	waiting  map[*subscription]start
 	replays  []*replay // that have viewers
-	lives    int       // how often the replayer has changed: what was read from another one is nobody's any more
+	filters  map[string]*filterUse
+	lives    int // how often the replayer has changed: what was read from another one is nobody's any more
 
 	pacing   sync.Mutex // guards the rest, which is pace's
 	paced    uint64     // Bytes of the log when pace last looked

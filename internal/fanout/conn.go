@@ -233,8 +233,11 @@ func (c *Conn) CopyMessages() { c.request(op{kind: opCopy}) }
 // Release lets the subscriptions of a connection send that was added with Hold. It is called once. What was asked of them until
 // then is carried out first, so that whoever asks during the first message sees them all in their places.
 func (c *Conn) Release() {
+	c.mu.Lock()          // one look under mu sees it for all that waits for it, or for nothing
+	c.urgent.Store(true) // first: whoever sees that it is released also sees that there is something to take
 	close(c.released)
-	c.ask(func() {})
+	c.mu.Unlock()
+	c.Wake()
 }
 
 func (c *Conn) held() bool {
@@ -461,7 +464,8 @@ func (c *Conn) run(wait bool) status {
 		if budget <= 0 {
 			return more
 		}
-		draining := c.draining.Load() // before it is looked what there is: what comes in between is to be sent still
+		// Before it is looked what there is: what comes in between is to be sent still, and what Release sets free.
+		draining := c.draining.Load() && !c.held()
 		n, short, err := c.follow(budget, wait)
 		if err != nil {
 			return c.fail(err)
@@ -471,7 +475,7 @@ func (c *Conn) run(wait bool) status {
 			return blocked
 		}
 		if n == 0 && c.off == len(c.out) && !c.urgent.Load() {
-			if draining && !c.held() {
+			if draining {
 				c.tellDrained()
 			}
 			return idle
@@ -582,7 +586,7 @@ func (c *Conn) pickControl() {
 // tellDrained is called when nothing is left to send.
 func (c *Conn) tellDrained() {
 	for _, s := range c.subs {
-		if s.coming {
+		if s.coming || s.waits {
 			return
 		}
 	}
@@ -670,8 +674,11 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
 		}
 		chunk, state := s.next(limit)
+		if waits := state == stream.Waiting; waits != s.waits {
+			s.wait(waits)
+		}
 		switch state {
-		case stream.AtHead:
+		case stream.AtHead, stream.Waiting:
 			c.turnOf++
 			continue
 		case stream.Lost:
@@ -700,7 +707,7 @@ func (c *Conn) shared(s *Sub, chunk *stream.Chunk, wait bool) (int, bool, error)
 	}
 	sent, rest := chunk.Advance(&s.cur, n)
 	s.moved()
-	c.messages.Add(uint64(sent))
+	c.messages.Add(s.passed(chunk, sent))
 	c.keepRest(rest)
 	return max(n, 1), n < len(chunk.Bytes), nil
 }
@@ -726,7 +733,7 @@ func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
 	c.pool.cfg.Budget.Use(c.charged)
 	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
 	s.moved()
-	c.messages.Add(uint64(sent))
+	c.messages.Add(s.passed(chunk, sent))
 	return max(len(chunk.Bytes), 1)
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -495,4 +496,52 @@ func TestAConnectionMayComeWhileThePoolCloses(t *testing.T) {
 		w.pool.Close()
 		wg.Wait()
 	}
+}
+
+// A placer tells its viewer with each heartbeat where it stands.
+type placer struct {
+	handler
+	conn *fanout.Conn
+}
+
+func (p *placer) Quiet(dst []byte) []byte {
+	for _, s := range p.conn.Subs() {
+		dst = p.Place(dst, s)
+	}
+	return append(dst, "(quiet)"...)
+}
+
+// Release may come at any moment of a turn: what waits for it keeps its order, and what is drained has had it.
+func TestReleaseAtAnyMoment(t *testing.T) {
+	rounds := 10000
+	if testing.Short() {
+		rounds = 1000
+	}
+	w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+	w.publish("a")
+	var spins atomic.Int64
+	for i := range rounds {
+		h := new(placer)
+		client, server := testnet.Pipe(64 << 10)
+		h.conn = w.pool.Add(fanout.Options{Socket: server, Direct: true, Handler: h, Hold: true, Abort: func() { server.Close() }})
+		s := w.subscribe(h.conn, "t")
+		h.conn.Beat()
+		drained := h.conn.Drained()
+		for range i % 500 { // so that it comes at another moment each time
+			spins.Add(1)
+		}
+		h.conn.Release()
+		<-drained
+		if n, _ := h.conn.Sent(); n != 1 {
+			t.Fatalf("round %d: it is drained after %d messages", i, n)
+		}
+		const want = "(at 0)(quiet)<1 a>"
+		if _, n := h.conn.Sent(); n != uint64(len(want)) {
+			t.Fatalf("round %d: %d bytes are sent", i, n)
+		}
+		expect(t, client, want)
+		finish(h.conn, s)
+		client.Close()
+	}
+	w.pool.Close()
 }

@@ -220,6 +220,15 @@ func (t *Topic) Wake() {
 	}
 }
 
+// WakeFiltered wakes the subscriptions that read through a filter, when it has come to know more.
+func (t *Topic) WakeFiltered(f *stream.Filter) {
+	t.Each(func(s *Sub) {
+		if s.enc.Filter() == f {
+			s.conn.Wake()
+		}
+	})
+}
+
 // Len is the number of subscriptions.
 func (t *Topic) Len() int {
 	n := 0
@@ -247,7 +256,7 @@ const stillTime = 500 * time.Millisecond
 func (t *Topic) Idle() bool { return t.watchers.count.Load() == 0 && t.Len() == 0 }
 
 // Trailing counts the subscriptions and Watchers that are more than far bytes behind the log's end and not standing still, and
-// all of which the place is known.
+// all of which the place is known. One that waits for a filter counts as one that stands still: nobody is to be held up for that.
 func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 	now := time.Now()
 	t.each(func(at uint64, known bool, l *lastLook) {
@@ -258,7 +267,7 @@ func (t *Topic) Trailing(end, far uint64) (trailing, all int) {
 			l.seen, l.movedAt = at, now
 		}
 		all++
-		if end-min(at, end) > far && now.Sub(l.movedAt) < stillTime {
+		if end-min(at, end) > far && !l.judged && now.Sub(l.movedAt) < stillTime {
 			trailing++
 		}
 	})
@@ -291,6 +300,7 @@ func (t *Topic) each(f func(at uint64, known bool, l *lastLook)) {
 		s.mu.Lock()
 		for _, m := range s.members {
 			at, known := m.place()
+			m.judged = m.sub.Judged()
 			f(at, known, &m.lastLook)
 		}
 		s.mu.Unlock()

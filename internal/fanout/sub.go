@@ -25,6 +25,7 @@ type Sub struct {
 	live   bool
 	gone   bool
 	coming bool             // there is more to come than its topic's log says
+	waits  bool             // for a filter
 	read   *stream.Encoding // what cur stands in
 	until  uint64           // where in payload bytes it has enough of that
 	cur    stream.Cursor
@@ -34,6 +35,7 @@ type Sub struct {
 	seq, cum atomic.Uint64 // in its topic's own log; seq is 0 where that is not known
 	at       atomic.Uint64 // payload bytes of the log that it follows
 	behind   atomic.Bool   // it follows another log than its topic's
+	judged   atomic.Bool   // it waits for a filter
 
 	pending stream.Chunk // notices that have not been taken; guarded by conn.mu
 	removed bool         // nothing is noted any more; guarded by conn.mu
@@ -50,6 +52,7 @@ type member struct {
 
 // A lastLook is what was seen of somebody's place: see Topic.Trailing.
 type lastLook struct {
+	judged  bool // it waits for a filter
 	seen    uint64
 	movedAt time.Time // when that was found to have changed
 }
@@ -161,6 +164,9 @@ func (s *Sub) Lag() (messages, bytes uint64, ok bool) {
 // Behind reports whether it follows another log than its topic's.
 func (s *Sub) Behind() bool { return s.behind.Load() }
 
+// Judged reports whether it waits for a filter.
+func (s *Sub) Judged() bool { return s.judged.Load() }
+
 // Cursor is where it stands. Only a Handler, during its turn, may ask.
 func (s *Sub) Cursor() stream.Cursor { return s.cur }
 
@@ -184,6 +190,20 @@ func (s *Sub) moved() {
 		s.seq.Store(s.cur.Seq + s.moves.seq)
 		s.cum.Store(s.cur.Cum + s.moves.cum)
 	}
+}
+
+// wait notes whether it waits for a filter.
+func (s *Sub) wait(waits bool) {
+	s.waits = waits
+	s.judged.Store(waits)
+}
+
+// passed is how many of the first n messages of a chunk are sent, and not left out by a filter.
+func (s *Sub) passed(chunk *stream.Chunk, n int) uint64 {
+	if s.read.Filter() != nil {
+		n = chunk.Full(n)
+	}
+	return uint64(n)
 }
 
 // resume takes it to where it goes on.

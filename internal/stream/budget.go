@@ -72,9 +72,14 @@ func (b *Budget) Remove(l *Log) {
 	l.blocks, l.grown = nil, 0
 	l.first, l.firstCum, l.before = l.next, l.cum, l.last
 	encodings := l.encodingsLocked()
+	selections := l.selections
+	l.selections = nil
 	l.mu.Unlock()
 	for _, e := range encodings {
 		e.trim(^uint64(0))
+	}
+	for _, s := range selections {
+		s.release()
 	}
 	b.free(-grown)
 }

@@ -48,6 +48,18 @@ func (s *segment) chunk(i, limit int) Chunk {
 	}
 }
 
+// Full is how many of the first n messages are not empty, as those are that a filter has left out.
+func (c *Chunk) Full(n int) int {
+	full, last := 0, c.base
+	for _, end := range c.ends[:n] {
+		if end > last {
+			full++
+		}
+		last = end
+	}
+	return full
+}
+
 // Len is the number of messages.
 func (c *Chunk) Len() int { return len(c.ends) }
 

@@ -4,9 +4,10 @@ package stream
 type State uint8
 
 const (
-	Ready  State = iota // there is something to send
-	AtHead              // everything has been sent
-	Lost                // the next record is no longer kept, or will never come: see Log.Close
+	Ready   State = iota // there is something to send
+	AtHead               // everything has been sent
+	Waiting              // nobody knows yet whether the next record passes the filter
+	Lost                 // the next record is no longer kept, or will never come: see Log.Close
 )
 
 // A Cursor is where a viewer stands in a topic, always between two messages. It is a plain value that its owner keeps; no

@@ -14,6 +14,7 @@ type Encoder func(dst []byte, r *Record) []byte
 type Encoding struct {
 	log    *Log
 	encode Encoder
+	chosen *selection // of the records, if not all are encoded
 
 	viewers int       // guarded by log.mu
 	leftAt  time.Time // when the last viewer went; guarded by log.mu
@@ -21,6 +22,8 @@ type Encoding struct {
 	mu       sync.Mutex // guards the rest
 	segments []*segment // ascending, not overlapping; there may be holes between them
 	scratch  Record     // so that encode's argument is not allocated for each record
+	pass     []uint64   // see known; of the block that is being encoded
+	start    bool       // the filter has to be started
 }
 
 // A segment is a run of encoded records of one block. Like a block's, its slices only grow, and what is below their length
@@ -71,6 +74,9 @@ func (e *Encoding) Leave(now time.Time) {
 	defer e.log.mu.Unlock()
 	e.viewers--
 	e.leftAt = now
+	if e.chosen != nil {
+		e.chosen.viewers.Add(-1)
+	}
 }
 
 // Log returns the log that it is an encoding of.
@@ -89,7 +95,12 @@ func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
 	e.mu.Lock()
 	s, grown, state := e.locate(c.Seq)
 	if state != Ready {
+		start := e.start
+		e.start = false
 		e.mu.Unlock()
+		if start {
+			e.chosen.filter.Go(e.chosen.run)
+		}
 		return Chunk{}, state
 	}
 	s.used = e.log.budget.clock.Load()
@@ -131,6 +142,9 @@ func (e *Encoding) stopBefore(i int) uint64 {
 // insert derives a new segment that begins at seq, at index i.
 func (e *Encoding) insert(i int, seq uint64) (*segment, int64, State) {
 	v, state := e.log.view(seq)
+	if state == Ready && e.chosen != nil {
+		state, e.start = e.known(&v)
+	}
 	if state != Ready {
 		return nil, 0, state
 	}
@@ -151,13 +165,18 @@ func (e *Encoding) extend(s *segment, stop uint64) (int64, State) {
 		s.full = true
 		return 0, Ready
 	}
+	if e.chosen != nil {
+		if state, e.start = e.known(&v); state != Ready {
+			return 0, state
+		}
+	}
 	return e.fill(s, &v, stop), Ready
 }
 
 // fill encodes the records of v from its index up to stop into s and returns by how much s grew.
 func (e *Encoding) fill(s *segment, v *view, stop uint64) int64 {
 	before := s.size()
-	if s.buf == nil {
+	if s.buf == nil && e.chosen == nil {
 		e.reserve(s, v)
 	}
 	end := len(v.recs)
@@ -165,8 +184,13 @@ func (e *Encoding) fill(s *segment, v *view, stop uint64) int64 {
 		end, s.full = int(n), true
 	}
 	for i := v.index; i < end; i++ {
-		e.scratch = v.record(i)
-		s.buf = e.encode(s.buf, &e.scratch)
+		if e.chosen == nil || bit(e.pass, i) {
+			e.scratch = v.record(i)
+			if e.chosen != nil && i > 0 && !bit(e.pass, i-1) {
+				e.scratch.Flags &^= AfterPartial // of a line that was left out nothing goes on
+			}
+			s.buf = e.encode(s.buf, &e.scratch)
+		}
 		s.ends = append(s.ends, uint32(len(s.buf)))
 	}
 	e.scratch = Record{}

@@ -23,17 +23,18 @@ type Log struct {
 	closed atomic.Bool   // no more records will come
 	spare  int           // how many blocks it keeps where the memory limit allows it at all
 
-	mu        sync.Mutex
-	blocks    []*block // oldest first; the last one grows
-	first     uint64   // seq of the oldest record that is kept
-	next      uint64   // seq of the next record to come
-	firstCum  uint64   // payload bytes before first
-	cum       uint64   // payload bytes ever appended
-	before    Position // of the record before first: what a viewer at the log's beginning has seen
-	base      Position // what before was at first
-	last      Position // of the newest record that had one
-	encodings map[string]*Encoding
-	grown     int64 // what of the blocks is accounted for in the budget
+	mu         sync.Mutex
+	blocks     []*block // oldest first; the last one grows
+	first      uint64   // seq of the oldest record that is kept
+	next       uint64   // seq of the next record to come
+	firstCum   uint64   // payload bytes before first
+	cum        uint64   // payload bytes ever appended
+	before     Position // of the record before first: what a viewer at the log's beginning has seen
+	base       Position // what before was at first
+	last       Position // of the newest record that had one
+	encodings  map[string]*Encoding
+	selections map[string]*selection
+	grown      int64 // what of the blocks is accounted for in the budget
 }
 
 // NewLog returns an empty log that accounts for its memory in b.
@@ -184,21 +185,35 @@ func (l *Log) Bytes() uint64 {
 	return l.cum
 }
 
+// filteredLinger is how long an encoding of some of the records is kept without viewers: anybody can ask for many.
+const filteredLinger = 5 * time.Second
+
 // Maintain applies the age limit and forgets encodings that had no viewer for linger.
 func (l *Log) Maintain(now time.Time, linger time.Duration) {
 	a := l.Begin()
 	a.End(now)
 	l.mu.Lock()
 	var gone []*Encoding
+	var idle []*selection
 	for key, e := range l.encodings {
-		if e.viewers == 0 && now.Sub(e.leftAt) >= linger {
+		keep := linger
+		if e.chosen != nil {
+			keep = min(keep, filteredLinger)
+		}
+		if e.viewers == 0 && now.Sub(e.leftAt) >= keep {
 			delete(l.encodings, key)
 			gone = append(gone, e)
+			if s := e.unused(); s != nil {
+				idle = append(idle, s)
+			}
 		}
 	}
 	l.mu.Unlock()
 	for _, e := range gone {
 		e.trim(^uint64(0))
+	}
+	for _, s := range idle {
+		s.release()
 	}
 }
 

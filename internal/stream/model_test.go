@@ -32,6 +32,30 @@ type model struct {
 	now     time.Time
 	viewers []*viewer
 	loose   bool // the memory limit may drop what the retention would keep
+
+	filter stream.Filter  // what some viewers read through
+	runs   []func()       // of the filter, which have not begun
+	asked  map[uint64]int // how often it was asked about a record, since nobody may have remembered
+}
+
+// passes is what the filter says.
+func passes(r *stream.Record) bool { return r.Flags&stream.Gap != 0 || r.Seq*2654435761>>7%4 == 0 }
+
+// filtered is an Encoder of what passes.
+func filtered(encode stream.Encoder) stream.Encoder {
+	return func(dst []byte, r *stream.Record) []byte {
+		if !passes(r) {
+			return dst
+		}
+		return encode(dst, r)
+	}
+}
+
+func (m *model) match(r *stream.Record) (pass, ok bool) {
+	if m.asked[r.Seq]++; m.asked[r.Seq] > 1 {
+		m.t.Errorf("the filter is asked again about record %d", r.Seq)
+	}
+	return passes(r), true
 }
 
 type viewer struct {
@@ -125,7 +149,12 @@ func (m *model) join() {
 	if m.rng.IntN(3) == 0 {
 		key, v.encode = "loud", loud
 	}
-	v.enc = m.log.Encoding(key, v.encode)
+	if m.rng.IntN(3) == 0 {
+		v.enc = m.log.Filtered(key, v.encode, &m.filter, func() {})
+		v.encode = filtered(v.encode)
+	} else {
+		v.enc = m.log.Encoding(key, v.encode)
+	}
 	first, next := m.log.Bounds()
 	switch m.rng.IntN(4) {
 	case 0:
@@ -170,6 +199,15 @@ func (m *model) read(v *viewer) {
 	chunk, state := v.enc.Next(&v.cur, limit)
 	first, next := m.log.Bounds()
 	switch state {
+	case stream.Waiting:
+		if v.enc.Filter() == nil {
+			m.t.Fatal("somebody waits who has no filter")
+		}
+		for _, run := range m.runs {
+			run()
+		}
+		m.runs = nil
+		return
 	case stream.AtHead:
 		if v.seq != next {
 			m.t.Fatalf("at the head at %d, next is %d", v.seq, next)
@@ -270,6 +308,8 @@ func run(t *testing.T, seed uint64, limit int64) {
 	}
 	budget := stream.NewBudget(limit)
 	m.log = stream.NewLog(m.keep, budget)
+	m.asked = make(map[uint64]int)
+	m.filter = stream.Filter{Key: "some", Match: m.match, Go: func(run func()) { m.runs = append(m.runs, run) }}
 	for range 400 {
 		switch n := rng.IntN(20); {
 		case n < 6:
@@ -281,6 +321,7 @@ func run(t *testing.T, seed uint64, limit int64) {
 		case n == 18:
 			m.now = m.now.Add(time.Duration(rng.IntN(20)) * time.Second)
 			m.log.Maintain(m.now, time.Minute)
+			clear(m.asked)
 			m.checkBounds()
 		case len(m.viewers) > 0:
 			i := rng.IntN(len(m.viewers))

@@ -148,6 +148,10 @@ func (s *site) reads(a *archive, ws bool, from, to int) (result func() error) {
 
 func TestViewersThatCatchUpShareWhatIsRead(t *testing.T) {
 	const past = 3000
+	viewers := 100
+	if raced {
+		viewers = 20
+	}
 	for name, from := range map[string]func(i int) int{
 		"all from the beginning": func(int) int { return 0 },
 		"each from its own place": func(i int) int {
@@ -159,7 +163,7 @@ func TestViewersThatCatchUpShareWhatIsRead(t *testing.T) {
 				a := newArchive(past, 500)
 				s := newArchiveSite(t, a)
 				var results []func() error
-				for i := range 100 {
+				for i := range viewers {
 					results = append(results, s.reads(a, i%2 == 0, from(i), past+10))
 				}
 				for _, result := range results {

@@ -67,6 +67,7 @@ func TestEveryTransport(t *testing.T) {
 		{name: "WebSocket over TLS", ws: true, tls: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWatch()
 			conns, onConnect := connected()
 			hub := tailcast.New(w.option(), onConnect, tailcast.WithRetention(tailcast.Retention{}))

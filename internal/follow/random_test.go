@@ -32,7 +32,7 @@ func randomPrograms(t *testing.T, restarts bool) {
 		last = 5000
 	}
 	if testing.Short() || raced {
-		last = 80
+		last = 40
 	}
 	if n, err := strconv.Atoi(os.Getenv("FOLLOW_PROGRAMS")); err == nil {
 		last = n

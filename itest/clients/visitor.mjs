@@ -28,6 +28,18 @@ function install() {
       const tell = (e) => say(e.type, { data: e.data, state: source.readyState, at: performance.now() });
       for (const type of ["open", "message", "bye", "error"]) source.addEventListener(type, tell);
     },
+    async ndjson(url) {
+      const response = await fetch(url, { headers: { accept: "application/x-ndjson" } });
+      say("open", { data: response.headers.get("content-type") });
+      let rest = "";
+      for (const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
+        const { value, done } = await reader.read();
+        if (done) return say("close", {});
+        const lines = (rest + value).split("\n");
+        rest = lines.pop();
+        for (const data of lines) say("message", { data });
+      }
+    },
     unsource: () => source.close(),
   };
 }

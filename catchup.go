@@ -34,6 +34,8 @@ type start struct {
 	since Position // counts unless it is zero
 	back  bool     // the viewer has been here: Earliest then means that it has seen nothing yet, and not that it wants all
 	tail  int      // of the newest messages; −1 = the hub's backlog
+
+	at *stream.Cursor // those were counted before: they begin here
 }
 
 // place brings a new subscription to where its viewer wants to begin.
@@ -43,19 +45,35 @@ func (s *subscription) place(from start) {
 		s.resume(from.since)
 		return
 	}
-	n := from.tail
-	if n < 0 {
-		n = s.topic.cfg.Backlog
+	s.newest(s.topic.wanted(from), from.at)
+}
+
+// wanted is how many of the newest messages a viewer begins with.
+func (t *topic) wanted(from start) int {
+	if from.tail < 0 {
+		return t.cfg.Backlog
 	}
-	s.newest(n, false)
+	return from.tail
+}
+
+// hold settles where a viewer begins that wants the newest messages, before it is told that it is heard: what is published after that
+// it gets, and what is published before it is placed as well.
+func (t *topic) hold(from *start) {
+	if from.since == (Position{}) {
+		cur := t.log.Newest(t.wanted(*from))
+		from.at = &cur
+	}
 }
 
 // newest begins n messages before the end: those that are in memory, and what is missing from the topic's Replayer, if it
 // can go back. A viewer that comes before anything is known of the topic waits for it; what was published meanwhile is new to it.
-func (s *subscription) newest(n int, waited bool) {
+// If at is set, the n messages were counted when the log ended at or after it.
+func (s *subscription) newest(n int, at *stream.Cursor) {
 	cur := s.topic.log.Newest(n)
-	if waited {
-		cur = s.topic.log.At(1)
+	if at != nil {
+		if cur = *at; cur.Pos == (stream.Position{}) { // nothing was known then
+			cur = s.topic.log.At(cur.Seq)
+		}
 	}
 	kept, _ := s.topic.log.Lag(cur)
 	replayer, known := s.topic.known()
@@ -64,7 +82,7 @@ func (s *subscription) newest(n int, waited bool) {
 	case !known && n > 0:
 		s.fan.Stand(stream.Position(Earliest()), false)
 		if !s.topic.wait(s, start{tail: n}) {
-			s.newest(n, false)
+			s.newest(n, at)
 		}
 	case !ok || n <= int(kept):
 		s.live(cur)
@@ -88,7 +106,7 @@ func (s *subscription) settled(from start) {
 		s.resume(from.since)
 		return
 	}
-	s.newest(from.tail, true)
+	s.newest(from.tail, &stream.Cursor{Seq: 1})
 }
 
 // resume brings the viewer to just after the message at from: in the log, or through the topic's Replayer, or else to the

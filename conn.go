@@ -105,6 +105,7 @@ func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error
 	begin := start{since: from, tail: -1}
 	if asked, ok := c.asked[topic]; ok && from == (Position{}) {
 		begin = asked
+		begin.at = nil // that was then
 	}
 	if err := c.subscribe(topic, begin); err != nil {
 		return fmt.Errorf("tailcast: subscribe: topic %q: %w", topic, err)

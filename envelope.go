@@ -76,7 +76,6 @@ func (c *Conn) answerSubscribe(cmd *wire.Command) error {
 	if err != nil {
 		return c.outcome(cmd, err)
 	}
-	err = c.outcome(cmd, nil)
 	from := start{tail: cmd.Tail}
 	if cmd.Since != nil {
 		from.since, from.back = Position(*cmd.Since), true
@@ -84,6 +83,8 @@ func (c *Conn) answerSubscribe(cmd *wire.Command) error {
 			from.tail = 0 // from now on, as in a request
 		}
 	}
+	s.topic.hold(&from)
+	err = c.outcome(cmd, nil)
 	s.place(from)
 	s.fan.TellPlace()
 	return err

@@ -39,6 +39,7 @@ func (h *Hub) attach(sock fanout.Socket, f format, topics ...string) (detach fun
 	for _, t := range topics {
 		req.start[t] = start{tail: 0}
 	}
+	h.hold(req)
 	c := h.newConn(context.Background(), "bench", req)
 	var handler fanout.Handler = &plainHandler{}
 	if f.objects() {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -34,6 +35,8 @@ import (
 // newest messages that the hub has, or a Tail's file (see WithBacklog), gaps=0 leaves out the lines that declare a loss.
 // Last-Event-ID beats since beats tail. grep=EXPRESSION, in the syntax of the package regexp, leaves out the messages whose payload
 // it does not match, and with invert=1 those that it does; WithFilter adds parameters of the application's own.
+//
+// What is published after the client was answered reaches it.
 //
 // It serves the default topic; with WithAuthorize, also those that the request names with topic=… (repeatable) and the client
 // may read.
@@ -84,6 +87,7 @@ type request struct {
 	topics   []string
 	start    map[string]start
 	filter   *filter // nil: everything passes
+	held     func()  // lets go of the topics that start refers to: the connection has them
 }
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
@@ -125,6 +129,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 		return
 	}
 	defer free()
+	defer h.hold(req)()
 	if req.format.webSocket() {
 		h.serveWebSocket(w, r, req)
 	} else {
@@ -323,6 +328,24 @@ func (req *request) setSince(topic string, p Position, back bool) {
 	}
 }
 
+// hold settles where the client begins in each topic, before it is answered: see topic.hold.
+func (h *Hub) hold(req *request) (free func()) {
+	topics := make([]*topic, 0, len(req.topics))
+	for _, name := range req.topics {
+		t := h.visit(name)
+		topics = append(topics, t)
+		from := req.start[name]
+		t.hold(&from)
+		req.start[name] = from
+	}
+	req.held = sync.OnceFunc(func() {
+		for _, t := range topics {
+			h.part(t)
+		}
+	})
+	return req.held
+}
+
 // open makes the connection known to the hub, with fan as its write side, and lets it begin. Where the hub has begun to
 // close meanwhile, nothing of it remains.
 func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
@@ -345,7 +368,9 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 			return true
 		}
 	}
-	if err := c.begin(req); err != nil {
+	err := c.begin(req)
+	req.held()
+	if err != nil {
 		c.end(err)
 		return true
 	}

@@ -200,3 +200,29 @@ func TestNamesOfTopicsAreChecked(t *testing.T) {
 		t.Errorf("topic 129: %v", err)
 	}
 }
+
+// A viewer has its place before it is answered: what is published after that it gets, though its connection is not yet set up.
+func TestWhoIsAnsweredIsHeard(t *testing.T) {
+	for _, query := range []string{"", "?tail=0", "?tail=1", "?topic=&topic=b&tail=0"} {
+		synctest.Test(t, func(t *testing.T) {
+			var hub *tailcast.Hub
+			hub = tailcast.New(tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithOnConnect(func(*tailcast.Conn) error {
+				return hub.Publish(t.Context(), tailcast.Message{Data: []byte("meanwhile")}) // the answer is out, the topics are not there yet
+			}))
+			s := serveSite(t, hub, hub)
+			s.publish("before")
+			want := []string{"meanwhile"}
+			if strings.Contains(query, "tail=1") {
+				want = []string{"before", "meanwhile"}
+			}
+			ws := s.ws(query)
+			frames(t, ws, want...)
+			s.publish("then")
+			frames(t, ws, "then")
+			if want[0] == "before" {
+				want[0] = "then" // the newest by now
+			}
+			s.sse(query).events(want...)
+		})
+	}
+}

@@ -197,7 +197,7 @@ func unlimited() []tailcast.Option {
 // soak, where the file is large and nothing else runs, they read it less than three times, all of them together, and cost at most
 // three times the CPU of a hub that keeps everything in memory.
 func TestBurst(t *testing.T) {
-	megabytes := setting(t, "ITEST_BURST_MB", 12, 256)
+	megabytes := setting(t, "ITEST_BURST_MB", 10, 256)
 	measured := megabytes >= 128
 	base := burst{options: unlimited()}
 	if measured {

@@ -11,6 +11,7 @@ import (
 // TestLogrotateCompress: logrotate compresses at once what it has rotated away. The live stream has every line once, and
 // afterwards another process serves all of them, from the first on, out of the compressed files.
 func TestLogrotateCompress(t *testing.T) {
+	t.Parallel()
 	need(t, "root", "logrotate", "curl")
 	for _, c := range []struct{ name, directives string }{
 		{"create", "\tcompress\n\tnodelaycompress\n\tcreate 0644\n\tpostrotate\n\t\tkill -HUP $(cat %s)\n\t\tsleep 0.2\n\tendscript"},

@@ -8,7 +8,7 @@ import (
 // TestRenamesUnderFullSpeed: the file is renamed under a writer that writes as fast as it can, which goes on in the new one
 // at once.
 func TestRenamesUnderFullSpeed(t *testing.T) {
-	renames := setting(t, "ITEST_RENAMES", 20, 100)
+	renames := setting(t, "ITEST_RENAMES", 10, 100)
 	each := setting(t, "ITEST_LINES_PER_FILE", 10_000, 20_000)
 	s := newSite(t)
 	viewers := []*viewer{s.watchWS(t, "?since=earliest"), s.watchText(t, "?since=earliest"), s.watchSSE(t, "?since=earliest")}

@@ -80,7 +80,7 @@ func TestReconnects(t *testing.T) {
 		chunk = 300   // lines read in a connection, at most
 	)
 	kinds := []string{"sse", "ndjson", "tailcast.v1", "sse of three"}
-	reconnects := setting(t, "ITEST_RECONNECTS", 80, 10_000)
+	reconnects := setting(t, "ITEST_RECONNECTS", 40, 10_000)
 	s := newSites(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
 	readers := make([]*reader, len(kinds))
 	for i, kind := range kinds {

@@ -17,6 +17,7 @@ import (
 
 // TestRandomPrograms lets random programs write, rotate and stop, and compares what comes with a model that knows every line
 // of every generation. FOLLOW_PROGRAMS is how many; FOLLOW_SEED=n runs program n only, and shows it.
+// Every other program has files with times of birth, as Linux tells them; FOLLOW_BIRTHS=1 gives them to all, FOLLOW_BIRTHS=0 to none.
 // FOLLOW_PARK=1 closes files while they are idle: what is then removed, or truncated, unread is a gap that the model does not expect.
 // FOLLOW_HEADER=1 lets all generations begin with the same line: then a position right after it is one of several generations,
 // and a replay from there need not be the one that the model expects.
@@ -111,6 +112,7 @@ func newProgram(t *testing.T, seed int, restarts bool) *program {
 	rng := rand.New(rand.NewPCG(7, uint64(seed)))
 	p := &program{t: t, r: newRig(t), rng: rng, max: 3 + rng.IntN(4), dated: rng.IntN(3) == 0, header: os.Getenv("FOLLOW_HEADER") != ""}
 	p.r.coarse = rng.IntN(3) == 0
+	p.r.withBirths(seed)
 	p.r.cfg.Start = -1
 	if os.Getenv("FOLLOW_PARK") != "" {
 		p.r.cfg.Open = follow.NewOpenLimit(0)

@@ -349,15 +349,19 @@ func (r *run) announce() {
 		return
 	}
 	r.begun = true
-	at := r.last
-	if at == (Position{}) && len(r.chain) > 0 {
-		at = r.chain[0].reader.position()
+	if r.last != (Position{}) || len(r.chain) == 0 {
+		r.begin(nil, r.last)
+		return
 	}
-	r.begin(at)
+	r.begin(r.chain[0], r.chain[0].reader.position())
 }
 
-func (r *run) begin(at Position) {
+// begin tells where the stream begins: in g, if that is not nil.
+func (r *run) begin(g *generation, at Position) {
 	r.placed = at != Position{}
+	if r.placed && g != nil {
+		r.hist.beginsAt(g.src, at)
+	}
 	if r.cfg.Begin != nil {
 		r.cfg.Begin(at)
 	}
@@ -487,7 +491,7 @@ func (r *run) deliverTo(g *generation) func([]Line, int) error {
 		r.batch.filled(lines)
 		from, last := g.reader.position(), lines[len(lines)-1]
 		if !r.placed { // the first line is complete: now its beginning is a position
-			r.begin(from)
+			r.begin(g, from)
 		}
 		if err := r.offer(lines); err != nil {
 			return err

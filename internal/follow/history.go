@@ -130,6 +130,13 @@ func (h *history) close(src *source) {
 	}
 }
 
+// describe notes the present size and time of a source's file.
+func (h *history) describe(src *source, id identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	src.info = id
+}
+
 // attach gives a source the file that its bytes are in from now on.
 func (h *history) attach(src *source, f *handle) {
 	h.close(src)

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/follow"
@@ -103,4 +105,30 @@ func TestTheAgeOfFilesOfOneTick(t *testing.T) {
 			t.Errorf("births %t, made %v: got %v, want %s", c.births, c.made, got, c.want)
 		}
 	}
+}
+
+// A file that came and went while the one before still has a writer, and nothing has the name, is neither older than that nor a copy.
+func TestALateWriterBesideAMissedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.close()
+		r.births.On = true
+		r.write("app.log", "first\n")
+		r.run()
+		r.rename("app.log", "app.log.3")
+		r.hold("old", "app.log")
+		r.heldWrite("old", "a1\n")
+		r.look()
+		r.rename("app.log", "app.log.2")
+		r.write("app.log", "b1\n")
+		r.rename("app.log", "app.log.1")
+		r.heldWrite("old", "a2\n")
+		r.look()
+		r.write("app.log", "c1\n")
+		r.look()
+		if want := []string{"a1", "a2", "b1", "c1"}; !slices.Equal(r.out, want) {
+			t.Errorf("got %q, want %q", r.out, want)
+		}
+		r.check()
+	})
 }

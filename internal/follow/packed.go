@@ -259,7 +259,9 @@ func (f *Follower) isPackedCopy(h *handle) bool {
 			continue
 		}
 		if size, err := h.size(); err == nil && f.copyOf(g, h, size) {
-			f.copies = append(f.copies, packedCopy{identity{h.info}, g.src})
+			if t := h.info.ModTime(); time.Since(t) > tick(t) { // else a new one may get its number, time and size
+				f.copies = append(f.copies, packedCopy{identity{h.info}, g.src})
+			}
 			return true
 		}
 	}

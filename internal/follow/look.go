@@ -230,6 +230,7 @@ func (r *run) promote(i int) {
 	r.age(r.live())
 	r.chain = append(slices.Delete(r.chain, i, i+1), g)
 	g.aged = time.Time{}
+	r.changed = time.Now() // others may have come and gone meanwhile
 }
 
 func (r *run) age(g *generation) {

@@ -88,7 +88,7 @@ func (p *replay) lastFile(list []sibling) (i int, limit int64, ok bool) {
 		return 0, 0, false
 	}
 	i = -1
-	if n, ok := p.join(); ok {
+	if n, inside, _ := p.join(); inside {
 		if e, _, _, ok := p.hist.at(n); ok && p.openSource(e, p.after) {
 			i = slices.IndexFunc(list, func(s sibling) bool { return p.same(s.id, identity{p.h.info}) })
 		}

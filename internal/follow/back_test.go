@@ -51,7 +51,7 @@ func TestBack(t *testing.T) {
 					lines = append(lines, d.rest...)
 				}
 			}
-			f := follow.New(follow.Config{Path: r.cfg.Path})
+			f := r.follower(follow.Config{Path: r.cfg.Path})
 			for end := range len(lines) + 1 {
 				from := follow.Position{}
 				if end < len(lines) && end > 0 {

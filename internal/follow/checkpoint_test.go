@@ -116,7 +116,7 @@ func TestCheckpointWithASlowConsumer(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		f := follow.New(r.cfg)
+		f := r.follower(r.cfg)
 		go func() {
 			done <- f.Run(ctx, func(lines []follow.Line) error {
 				time.Sleep(900 * time.Millisecond)
@@ -281,7 +281,7 @@ func TestCheckpointInUse(t *testing.T) {
 		r.look()
 		cfg := r.cfg
 		cfg.Begin = nil
-		other := follow.New(cfg)
+		other := r.follower(cfg)
 		err := other.Run(t.Context(), func([]follow.Line) error { t.Error("it runs"); return nil })
 		if !errors.Is(err, follow.ErrCheckpointInUse) || !strings.Contains(err.Error(), r.cfg.Checkpoint) {
 			t.Errorf("Run = %v", err)
@@ -298,7 +298,7 @@ func TestCheckpointInUse(t *testing.T) {
 func TestCheckpointWhenTheConsumerPanics(t *testing.T) {
 	inRig(t, func(t *testing.T, r *rig) {
 		r.write("app.log", "a\n")
-		f := follow.New(r.cfg)
+		f := r.follower(r.cfg)
 		func() {
 			defer func() { recover() }()
 			f.Run(t.Context(), func([]follow.Line) error { panic("boom") })

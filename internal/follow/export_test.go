@@ -237,14 +237,14 @@ func (f *Follower) Intercept(hook func(op, name string) error) *Interceptor {
 
 // HasOpen reports whether the Follower has the file open that name names.
 func (i *Interceptor) HasOpen(name string) bool {
-	info, err := os.Stat(name)
+	info, err := i.fileSystem.Stat(name)
 	if err != nil {
 		return false
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, other := range i.open {
-		if os.SameFile(info, other) {
+		if i.Same(info, other) {
 			return true
 		}
 	}

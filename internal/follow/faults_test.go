@@ -70,6 +70,7 @@ func (f fault) test(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s = newStage(t)
 		defer s.r.close()
+		s.r.withBirths(f.call)
 		left, until := 3, time.Time{}
 		told, open := 0, ""
 		s.r.report = func(event string, err error) {

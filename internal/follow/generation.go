@@ -84,6 +84,9 @@ func (f *Follower) closeFile(g *generation) {
 	g.reader.forget()
 	g.fresh = g.reader.end() == 0
 	g.looked = time.Time{}
+	if info, err := g.h.Stat(); err == nil && g.fresh && !g.h.packed() { // all that will tell it from others, once it is packed
+		f.hist.describe(g.src, identity{info})
+	}
 	g.h.release()
 	g.h = nil
 	f.hist.close(g.src)

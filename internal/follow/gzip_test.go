@@ -52,6 +52,7 @@ func (r *rig) gzip(name string, members int, slow bool) {
 	r.must(err)
 	info, err := os.Stat(r.path(name))
 	r.must(err)
+	r.make(name + ".gz")
 	r.must(os.WriteFile(r.path(name+".gz"), pack(b, members), 0o644))
 	r.must(os.Chtimes(r.path(name+".gz"), time.Time{}, info.ModTime()))
 	if slow {
@@ -67,6 +68,7 @@ func (r *rig) gzipping(a []string) error {
 	b, err := os.ReadFile(r.path(a[0]))
 	r.must(err)
 	packed := pack(b, 1)
+	r.make(a[0] + ".gz")
 	r.must(os.WriteFile(r.path(a[0]+".gz"), packed[:min(n, len(packed))], 0o644))
 	r.touched(a[0] + ".gz")
 	return nil
@@ -151,7 +153,7 @@ func TestABombIsGivenUp(t *testing.T) {
 		w.Close()
 		r.must(os.WriteFile(r.path("app.log.1.gz"), bomb.Bytes(), 0o644))
 		r.write("app.log", "after\n")
-		f := follow.New(follow.Config{Path: r.path("app.log"), Report: r.onReport})
+		f := r.follower(follow.Config{Path: r.path("app.log"), Report: r.onReport})
 		r.events = true
 		var out []string
 		err := f.Replay(t.Context(), follow.Position{}, func(lines []follow.Line) error {
@@ -234,7 +236,7 @@ func TestTheAgeOfPackedFiles(t *testing.T) {
 				}
 				r.must(os.Chtimes(r.path(name), time.Time{}, written))
 			}
-			if got := follow.New(r.cfg).Siblings(); fmt.Sprint(got) != fmt.Sprint(want) {
+			if got := r.follower(r.cfg).Siblings(); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("got  %v\nwant %v", got, want)
 			}
 		})
@@ -250,7 +252,7 @@ func TestAFileIsPackedUnderAReplay(t *testing.T) {
 			r.write(fmt.Sprint("app.log.", i), fmt.Sprintf("a%d\nb%d\n", i, i))
 		}
 		r.write("app.log", "a0\n")
-		f := follow.New(r.cfg)
+		f := r.follower(r.cfg)
 		var out []string
 		err := f.Replay(t.Context(), follow.Position{}, func(lines []follow.Line) error {
 			for _, l := range lines {

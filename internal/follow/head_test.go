@@ -35,7 +35,7 @@ func TestTheComparisonOfTheBeginningLosesNothing(t *testing.T) {
 				r := newRig(t)
 				defer r.close()
 				r.cfg.Start, r.cfg.Begin, r.cfg.Report = follow.FromStart, r.onBegin, r.onReport
-				r.f = follow.New(r.cfg)
+				r.f = r.follower(r.cfg)
 				r.open = r.f.CountFiles()
 				var armed atomic.Bool
 				r.f.OnRead(func(offset int64, n int) error {

@@ -85,6 +85,24 @@ func (h *history) start(src *source, at Position, there int64) {
 	}
 }
 
+// beginsAt notes what the position is that the live stream begins at, where the file had no complete line when it was opened.
+func (h *history) beginsAt(src *source, at Position) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.begin.src == src && len(h.entries) == 0 {
+		h.begin.from, h.begin.to = at, at
+	}
+}
+
+// isBegin reports whether the live stream begins at a position, but with lines of another generation: the first one had only a
+// line without an end then, which came later.
+func (h *history) isBegin(pos Position) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.entries, func(e entry) bool { return e.src != nil })
+	return i >= 0 && h.dropped == 0 && pos != (Position{}) && pos == h.begin.from && h.entries[i].src != h.begin.src
+}
+
 // ahead returns the offset up to which there were lines after a position when the live stream began there; 0 if it did not.
 func (h *history) ahead(at Position) int64 {
 	h.mu.Lock()
@@ -110,6 +128,13 @@ func (h *history) close(src *source) {
 		src.h.release()
 		src.h = nil
 	}
+}
+
+// describe notes the present size and time of a source's file.
+func (h *history) describe(src *source, id identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	src.info = id
 }
 
 // attach gives a source the file that its bytes are in from now on.

@@ -58,14 +58,14 @@ func TestAHugeHole(t *testing.T) {
 			if it.pos == (follow.Position{}) {
 				continue
 			}
-			for _, f := range []*follow.Follower{r.f, follow.New(follow.Config{Path: r.cfg.Path})} {
+			for _, f := range []*follow.Follower{r.f, r.follower(follow.Config{Path: r.cfg.Path})} {
 				if got := r.replays(f, []follow.Position{it.pos})[0].items; !slices.Equal(got, r.items[i+1:]) {
 					t.Errorf("after %v: %v", it, got)
 				}
 			}
 		}
 		for n := range 3 {
-			f := follow.New(follow.Config{Path: r.cfg.Path, Start: follow.LastLines(n)})
+			f := r.follower(follow.Config{Path: r.cfg.Path, Start: follow.LastLines(n)})
 			_, found := f.Back(t.Context(), follow.Position{}, 2, 0)
 			if found != 1 {
 				t.Errorf("%d lines before the end, want 1: there is a hole before it", found)

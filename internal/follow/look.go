@@ -230,6 +230,7 @@ func (r *run) promote(i int) {
 	r.age(r.live())
 	r.chain = append(slices.Delete(r.chain, i, i+1), g)
 	g.aged = time.Time{}
+	r.changed = time.Now() // others may have come and gone meanwhile
 }
 
 func (r *run) age(g *generation) {
@@ -298,6 +299,18 @@ func (g *generation) follows(h *handle) bool {
 	return g.reader.offset() == 0 && g.h != nil && !g.h.packed() && !h.packed() && bornBefore(identity{h.info}, identity{g.first})
 }
 
+// beganBefore reports whether a file was born when the generation had already had the content that was read of it.
+func (g *generation) beganBefore(h *handle) bool {
+	if g.reader.end() == 0 || g.first == nil || h.packed() {
+		return false
+	}
+	since, born := g.filled, birthOf(h.info)
+	if since.IsZero() {
+		since = g.first.ModTime()
+	}
+	return born.After(since.Add(tick(since)))
+}
+
 // rescan looks for missed generations again for a while after a change: a directory that is read while files are renamed
 // in it may hide one of them, and an empty generation doesn't show that it was truncated.
 func (r *run) rescan() (changed bool) {
@@ -309,12 +322,20 @@ func (r *run) rescan() (changed bool) {
 }
 
 // collect inserts what was missed before g, the live generation. If g has ended meanwhile, what was found may come after
-// it, and only the next look can tell.
+// it, and only the next look can tell; but what was born later than its content comes after it, if g is one that was renamed away,
+// however late its writer still writes.
 func (r *run) collect(g *generation) (changed bool) {
 	r.scanned = time.Now()
 	faults := r.fs.faults.Load()
 	_, files := r.missed(r.since, time.Time{}, g.id(), identity{})
 	r.again = r.fs.faults.Load() != faults
+	files = slices.DeleteFunc(files, func(h *handle) bool {
+		later := !r.present && g.beganBefore(h)
+		if later {
+			h.release()
+		}
+		return later
+	})
 	if len(files) > 0 && !r.current(g) {
 		for _, h := range files {
 			h.release()
@@ -349,15 +370,19 @@ func (r *run) announce() {
 		return
 	}
 	r.begun = true
-	at := r.last
-	if at == (Position{}) && len(r.chain) > 0 {
-		at = r.chain[0].reader.position()
+	if r.last != (Position{}) || len(r.chain) == 0 {
+		r.begin(nil, r.last)
+		return
 	}
-	r.begin(at)
+	r.begin(r.chain[0], r.chain[0].reader.position())
 }
 
-func (r *run) begin(at Position) {
+// begin tells where the stream begins: in g, if that is not nil.
+func (r *run) begin(g *generation, at Position) {
 	r.placed = at != Position{}
+	if r.placed && g != nil {
+		r.hist.beginsAt(g.src, at)
+	}
 	if r.cfg.Begin != nil {
 		r.cfg.Begin(at)
 	}
@@ -487,7 +512,7 @@ func (r *run) deliverTo(g *generation) func([]Line, int) error {
 		r.batch.filled(lines)
 		from, last := g.reader.position(), lines[len(lines)-1]
 		if !r.placed { // the first line is complete: now its beginning is a position
-			r.begin(from)
+			r.begin(g, from)
 		}
 		if err := r.offer(lines); err != nil {
 			return err

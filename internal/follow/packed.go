@@ -163,8 +163,7 @@ func (f *Follower) openPacked(s sibling, list []sibling) *handle {
 		if !f.packedName(other.name) {
 			continue
 		}
-		t, was := other.written(), s.id.ModTime()
-		kept, named := t.Equal(was) || t.Equal(was.Truncate(time.Second)), other.name == s.name+gzipExt
+		kept, named := other.keptTime(s.id), other.name == s.name+gzipExt
 		if named && (kept || f.plainSize(other) == uint32(s.id.Size())) {
 			found = []sibling{other}
 			break
@@ -178,6 +177,12 @@ func (f *Follower) openPacked(s sibling, list []sibling) *handle {
 	}
 	h, _ := f.openSame(found[0].name, found[0])
 	return h
+}
+
+// keptTime reports whether a packed file has the time of a plain one, at least its seconds.
+func (s sibling) keptTime(plain identity) bool {
+	t, was := s.written(), plain.ModTime()
+	return t.Equal(was) || t.Equal(was.Truncate(time.Second))
 }
 
 // plainSize is what a packed file says to hold, of several members the last one, modulo 2^32.
@@ -254,7 +259,9 @@ func (f *Follower) isPackedCopy(h *handle) bool {
 			continue
 		}
 		if size, err := h.size(); err == nil && f.copyOf(g, h, size) {
-			f.copies = append(f.copies, packedCopy{identity{h.info}, g.src})
+			if t := h.info.ModTime(); time.Since(t) > tick(t) { // else a new one may get its number, time and size
+				f.copies = append(f.copies, packedCopy{identity{h.info}, g.src})
+			}
 			return true
 		}
 	}
@@ -306,12 +313,22 @@ func (r *run) findPacked(g *generation, list []sibling) *handle {
 		if g.sealed {
 			return nil
 		}
-		h := r.openPacked(sibling{id: g.src.info}, list)
-		if h == nil || h.reaches(g.src.info.Size()) && !h.reaches(g.src.info.Size()+1) {
-			return h
+		was := g.src.info
+		fits := func(h *handle) bool { return h.reaches(was.Size()) && !h.reaches(was.Size()+1) }
+		list = slices.DeleteFunc(list, func(s sibling) bool { return !s.keptTime(was) })
+		if len(list) > 1 { // of one tick of the clock
+			list = slices.DeleteFunc(list, func(s sibling) bool {
+				h := r.openIf(s, fits)
+				if h != nil {
+					h.release()
+				}
+				return h == nil
+			})
 		}
-		h.release()
-		return nil
+		if len(list) != 1 {
+			return nil
+		}
+		return r.openIf(list[0], fits)
 	}
 	_, h := r.locate(list, identity{}, g.shownBy)
 	return h

@@ -17,6 +17,7 @@ import (
 
 // TestRandomPrograms lets random programs write, rotate and stop, and compares what comes with a model that knows every line
 // of every generation. FOLLOW_PROGRAMS is how many; FOLLOW_SEED=n runs program n only, and shows it.
+// Every other program has files with times of birth, as Linux tells them; FOLLOW_BIRTHS=1 gives them to all, FOLLOW_BIRTHS=0 to none.
 // FOLLOW_PARK=1 closes files while they are idle: what is then removed, or truncated, unread is a gap that the model does not expect.
 // FOLLOW_HEADER=1 lets all generations begin with the same line: then a position right after it is one of several generations,
 // and a replay from there need not be the one that the model expects.
@@ -107,10 +108,19 @@ type modelLine struct {
 	mute bool // or not even that: its generation was never seen, or was at its end when it was last seen
 }
 
+// undecidable are programs that have births always, for without them nothing tells the order: two files have the time of the same
+// second, and the name that one has for a moment says the opposite; or a writer that is late turns the times around while nothing has
+// the live file's name.
+var undecidable = []int{2199, 2570, 3017, 3795}
+
 func newProgram(t *testing.T, seed int, restarts bool) *program {
 	rng := rand.New(rand.NewPCG(7, uint64(seed)))
 	p := &program{t: t, r: newRig(t), rng: rng, max: 3 + rng.IntN(4), dated: rng.IntN(3) == 0, header: os.Getenv("FOLLOW_HEADER") != ""}
 	p.r.coarse = rng.IntN(3) == 0
+	p.r.withBirths(seed)
+	if slices.Contains(undecidable, seed) && os.Getenv("FOLLOW_BIRTHS") == "" {
+		p.r.births.On = true
+	}
 	p.r.cfg.Start = -1
 	if os.Getenv("FOLLOW_PARK") != "" {
 		p.r.cfg.Open = follow.NewOpenLimit(0)

@@ -54,8 +54,7 @@ var errForgotten = errors.New("the history has moved on")
 func (p *replay) loop() error {
 	for {
 		changed := p.hist.watch()
-		n, ok := p.join()
-		inside := ok
+		n, inside, ok := p.join()
 		if !ok {
 			var err error
 			if n, ok, err = p.backfill(); err != nil {
@@ -87,26 +86,29 @@ func (p *replay) pause(changed <-chan struct{}) error {
 	return nil
 }
 
-// join finds the entry of the history that the position is in. Different generations may begin with the same line, so
-// what lies within a span is believed only if the file agrees.
+// join finds the entry of the history that the position is in, or the first one where it is before them all, not inside. Different
+// generations may begin with the same line, so what lies within a span is believed only if the file agrees.
 //
 // Where no file has the position any more, the history still knows what came after it.
-func (p *replay) join() (int, bool) {
+func (p *replay) join() (n int, inside, ok bool) {
+	if p.hist.isBegin(p.after) {
+		return 0, false, true
+	}
 	found := p.hist.find(p.after)
 	for _, n := range found {
 		e, _, _, ok := p.hist.at(n)
 		if ok && (e.to == p.after || e.from == p.after || p.openSource(e, p.after)) {
-			return n, true
+			return n, true, true
 		}
 	}
 	if len(found) == 0 {
-		return 0, false
+		return 0, false, false
 	}
 	if _, h := p.locate(p.files(), identity{}, with(p.after)); h != nil {
 		h.release()
-		return 0, false
+		return 0, false, false
 	}
-	return found[0], true
+	return found[0], true, true
 }
 
 // follow reads the history from entry n on: from the position if that is inside, else from the entry's beginning. It

@@ -36,6 +36,7 @@ type rig struct {
 
 	tick    time.Duration
 	coarse  bool // the file system's clock counts whole seconds
+	births  follow.Births
 	writers map[string]*writer
 	hook    func(op, name string) error // called before every call of f's to the file system, if set
 	between *follow.Interceptor
@@ -86,6 +87,14 @@ func newRig(t testing.TB) *rig {
 
 var realNow = time.Now()
 
+// withBirths lets the nth rig of a kind have births, as on Linux, where n is even.
+func (r *rig) withBirths(n int) {
+	r.births.On = n%2 == 0
+	if v := os.Getenv("FOLLOW_BIRTHS"); v != "" {
+		r.births.On = v != "0"
+	}
+}
+
 func (r *rig) must(err error) {
 	r.t.Helper()
 	if err != nil {
@@ -100,12 +109,36 @@ func (r *rig) touched(name string) {
 	if name == "" {
 		return
 	}
+	now := r.now()
 	r.tick += time.Microsecond
-	now := time.Now().Add(r.tick)
+	r.must(os.Chtimes(r.path(name), time.Time{}, now))
+}
+
+// now is the next time by the file system's clock.
+func (r *rig) now() time.Time {
+	now := time.Now().Add(r.tick + time.Microsecond)
 	if r.coarse {
 		now = now.Truncate(time.Second)
 	}
-	r.must(os.Chtimes(r.path(name), time.Time{}, now))
+	return now
+}
+
+// make makes a file where there is none, and notes its birth.
+func (r *rig) make(name string) {
+	f, err := os.OpenFile(r.path(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return
+	}
+	r.must(err)
+	r.must(f.Close())
+	r.must(r.births.Note(r.path(name), r.now()))
+}
+
+// follower makes one that sees the files as the rig's file system has them.
+func (r *rig) follower(cfg follow.Config) *follow.Follower {
+	f := follow.New(cfg)
+	r.births.Use(f)
+	return f
 }
 
 func (r *rig) write(name, data string) {
@@ -116,6 +149,7 @@ func (r *rig) write(name, data string) {
 }
 
 func (r *rig) hold(fd, name string) {
+	r.make(name)
 	f, err := os.OpenFile(r.path(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	r.must(err)
 	r.writers[fd] = &writer{f, name}
@@ -158,6 +192,7 @@ func (r *rig) truncate(name string) {
 func (r *rig) copy(from, to string) {
 	b, err := os.ReadFile(r.path(from))
 	r.must(err)
+	r.make(to)
 	r.must(os.WriteFile(r.path(to), b, 0o644))
 	r.touched(to)
 }
@@ -188,7 +223,7 @@ func (r *rig) run() {
 	if r.f == nil {
 		r.cfg.Begin, r.cfg.Report = r.onBegin, r.onReport
 		r.cfg.OnCheckpoint(func() { r.set(func() { r.saved = len(r.items) }) })
-		r.f = follow.New(r.cfg)
+		r.f = r.follower(r.cfg)
 		r.open = r.f.CountFiles()
 		if r.hook != nil {
 			r.between = r.f.Intercept(r.hook)
@@ -579,7 +614,7 @@ func (r *rig) checkNewProcess(running bool) {
 	r.t.Helper()
 	cfg := r.cfg
 	cfg.Begin, cfg.Report, cfg.Start, cfg.After, cfg.Checkpoint = nil, nil, follow.FromEnd, follow.Position{}, ""
-	f := follow.New(cfg)
+	f := r.follower(cfg)
 	when := "in a new process"
 	if running {
 		when += " that follows"

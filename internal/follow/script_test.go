@@ -21,8 +21,9 @@ import (
 // TestScripts runs testdata/*.txt: commands, then "-- output --", then what the follower must have emitted, one line each.
 // testdata/README.md lists the commands. Time is virtual, so a script says exactly what happens between two looks.
 //
-// Each script runs four times: with a consumer that accepts everything, with one that fails every other batch, so that Run
-// ends and is called again, with no room for a file that is idle, and on a file system that keeps only whole seconds. Then every position that was emitted is
+// Each script runs six times: with a consumer that accepts everything, with one that fails every other batch, so that Run
+// ends and is called again, with no room for a file that is idle, on a file system that keeps only whole seconds, and with both
+// kinds of file times on one that notes births. Then every position that was emitted is
 // replayed from, beside the Run and after it, and must give the rest of the same stream; and so must another process.
 func TestScripts(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.txt")
@@ -34,6 +35,8 @@ func TestScripts(t *testing.T) {
 		label := strings.TrimSuffix(filepath.Base(name), ".txt")
 		t.Run(label, func(t *testing.T) { s.test(t, func(*rig) {}) })
 		t.Run(label+"/file times in seconds", func(t *testing.T) { s.test(t, func(r *rig) { r.coarse = true }) })
+		t.Run(label+"/births", func(t *testing.T) { s.test(t, func(r *rig) { r.births.On = true }) })
+		t.Run(label+"/births in seconds", func(t *testing.T) { s.test(t, func(r *rig) { r.births.On, r.coarse = true, true }) })
 		if !s.steady && !s.open {
 			t.Run(label+"/closed while idle", func(t *testing.T) { s.test(t, func(r *rig) { r.cfg.Open = follow.NewOpenLimit(0) }) })
 		}

@@ -113,9 +113,19 @@ func rotationMark(s string) bool {
 	return strings.Trim(s, "0123456789.-_:+TZ") == "" || slices.Contains([]string{"old", "bak", "prev", "last"}, s)
 }
 
-// byAge orders by modification time, and within one tick of the file system's clock by name.
+// byAge orders by modification time, and within one tick of the file system's clock by birth, or else by name. The birth of a
+// packed file is not that of its content.
 func byAge(a, b sibling) int {
-	return cmp.Or(a.written().Compare(b.written()), byName(a, b))
+	if n := a.written().Compare(b.written()); n != 0 || compressed(a.name) || compressed(b.name) {
+		return cmp.Or(n, byName(a, b))
+	}
+	switch {
+	case bornBefore(a.id, b.id):
+		return -1
+	case bornBefore(b.id, a.id):
+		return 1
+	}
+	return byName(a, b)
 }
 
 // byName knows that the numbers of logrotate count down, and dates count up.

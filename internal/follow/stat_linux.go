@@ -26,9 +26,6 @@ func (i *linuxInfo) ModTime() time.Time { return i.mtime }
 func (i *linuxInfo) IsDir() bool        { return i.mode.IsDir() }
 func (i *linuxInfo) Sys() any           { return nil }
 
-// births is false in tests whose files have virtual times: nobody can set a birth.
-var births = func() bool { return true }
-
 func statFile(name string) (os.FileInfo, error) {
 	info, err := statx(unix.AT_FDCWD, name, 0)
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EPERM) { // an old kernel, or a filter that does not know it
@@ -73,7 +70,7 @@ func statx(dir int, name string, flags int) (os.FileInfo, error) {
 		name: name, size: int64(st.Size), mode: os.FileMode(st.Mode & 0o777), mtime: time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)),
 		key: fileKey{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino},
 	}
-	if st.Mask&unix.STATX_BTIME != 0 && births() {
+	if st.Mask&unix.STATX_BTIME != 0 {
 		i.born = st.Btime
 	}
 	switch st.Mode & unix.S_IFMT {

@@ -1,9 +1,14 @@
 package follow_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tailcast/tailcast/internal/follow"
 )
@@ -65,4 +70,65 @@ func TestANumberThatIsUsedAgain(t *testing.T) {
 		return
 	}
 	t.Skip("the file system gives no number twice in a row")
+}
+
+// Files that were written in one tick of the clock are in the order in which they were made, whatever their names say; where nobody
+// knows that, or some are packed, the names tell.
+func TestTheAgeOfFilesOfOneTick(t *testing.T) {
+	for _, c := range []struct {
+		births bool
+		made   []string
+		want   string
+	}{
+		{true, []string{"app.log.1", "app.log.2", "app.log.3"}, "1 2 3"}, // the numbers count up
+		{true, []string{"app.log.2", "app.log.old", "app.log.1"}, "2 old 1"},
+		{false, []string{"app.log.1", "app.log.2", "app.log.3"}, "3 2 1"},
+		{true, []string{"app.log.1.gz", "app.log.2.gz"}, "2 1"}, // they were packed the newest first
+	} {
+		r := newRig(t)
+		r.births.On = c.births
+		now := time.Now()
+		for _, name := range c.made {
+			if plain, packed := strings.CutSuffix(name, ".gz"); packed {
+				r.write(plain, name)
+				r.gzip(plain, 1, false)
+			}
+			r.make(name)
+			r.tick += time.Millisecond
+			r.must(os.Chtimes(r.path(name), time.Time{}, now))
+		}
+		var got []string
+		for _, name := range r.follower(r.cfg).Siblings() {
+			got = append(got, strings.TrimSuffix(filepath.Base(name), ".gz")[len("app.log."):])
+		}
+		if fmt.Sprint(got) != "["+c.want+"]" {
+			t.Errorf("births %t, made %v: got %v, want %s", c.births, c.made, got, c.want)
+		}
+	}
+}
+
+// A file that came and went while the one before still has a writer, and nothing has the name, is neither older than that nor a copy.
+func TestALateWriterBesideAMissedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.close()
+		r.births.On = true
+		r.write("app.log", "first\n")
+		r.run()
+		r.rename("app.log", "app.log.3")
+		r.hold("old", "app.log")
+		r.heldWrite("old", "a1\n")
+		r.look()
+		r.rename("app.log", "app.log.2")
+		r.write("app.log", "b1\n")
+		r.rename("app.log", "app.log.1")
+		r.heldWrite("old", "a2\n")
+		r.look()
+		r.write("app.log", "c1\n")
+		r.look()
+		if want := []string{"a1", "a2", "b1", "c1"}; !slices.Equal(r.out, want) {
+			t.Errorf("got %q, want %q", r.out, want)
+		}
+		r.check()
+	})
 }

@@ -98,6 +98,7 @@ func (w window) test(t *testing.T, replays bool) {
 	synctest.Test(t, func(t *testing.T) {
 		s = newStage(t)
 		defer s.r.close()
+		s.r.withBirths(w.call)
 		s.at(w.call, func() { s.act(w) })
 		s.play(w.story)
 		s.compare()

@@ -99,7 +99,6 @@ func childMain(args []string) int {
 			return 2
 		}
 	}
-	out := newRecorder(os.Stdout)
 	orders := make(chan string)
 	go func() {
 		defer close(orders)
@@ -111,9 +110,9 @@ func childMain(args []string) int {
 	path := flags.Arg(0)
 	switch args[0] {
 	case "tailcast":
-		followTailcast(out, orders, path, *fromEnd, *after)
+		followTailcast(newRecorder(os.Stdout), orders, path, *fromEnd, *after)
 	case "nxadm":
-		followNxadm(out, orders, path, *fromEnd, *poll)
+		followNxadm(newRecorder(os.Stdout), orders, path, *fromEnd, *poll)
 	case "idle-tailcast", "idle-nxadm":
 		idleMain(args[0], orders, path)
 	}

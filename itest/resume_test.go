@@ -81,7 +81,8 @@ func TestReconnects(t *testing.T) {
 	)
 	kinds := []string{"sse", "ndjson", "tailcast.v1", "sse of three"}
 	reconnects := setting(t, "ITEST_RECONNECTS", 40, 10_000)
-	s := newSites(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}))
+	s := newSites(t, tailcast.WithRetention(tailcast.Retention{Messages: keep}),
+		tailcast.WithLimits(tailcast.Limits{ReplayBytes: -1})) // who is done with its reconnects waits for the others, and has more than 1 GiB to read then
 	readers := make([]*reader, len(kinds))
 	for i, kind := range kinds {
 		readers[i] = &reader{account: newAccount(kind), url: s.url + "/?topic=a.log", kind: kind}

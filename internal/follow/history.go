@@ -163,13 +163,13 @@ func (h *history) extend(src *source, head []byte, from Position, lines []Line) 
 	if len(src.head) < len(head) {
 		src.head = bytes.Clone(head)
 	}
-	for i, next := 0, src.next(); i < len(lines); i++ {
+	to, partial := lines[len(lines)-1].Pos, lines[len(lines)-1].Partial
+	for i, next := 0, src.next(); i < len(lines) && next <= to.Offset; i++ {
 		if lines[i].Pos.Offset >= next {
 			src.passed(lines[i].Pos)
 			next = src.next()
 		}
 	}
-	to, partial := lines[len(lines)-1].Pos, lines[len(lines)-1].Partial
 	if n := len(h.entries); n > 0 {
 		last := &h.entries[n-1]
 		if last.src == src && last.gap == nil && last.to == from && !last.cut {

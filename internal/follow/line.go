@@ -37,6 +37,18 @@ func cutLine(b []byte, maxLine int, final bool) (n, size int, partial bool) {
 	return n, n, true
 }
 
+// shortLine is cutLine for most lines: those that are complete and too short for a hole.
+func shortLine(b []byte) (n, size int, partial bool) {
+	n = bytes.IndexByte(b[:min(len(b), holeSize)], '\n')
+	if n < 0 {
+		return 0, 0, false
+	}
+	if size = n + 1; n > 0 && b[n-1] == '\r' {
+		n--
+	}
+	return n, size, false
+}
+
 // runeBoundary is the last place in b, at most n, where no rune is cut in two. Where b is not UTF-8 it is n.
 func runeBoundary(b []byte, n int) int {
 	for i := n; i > 0 && i > n-utf8.UTFMax; i-- {

@@ -213,9 +213,11 @@ func (r *reader) cut(dst []Line, final, partial bool) ([]Line, int) {
 				continue
 			}
 		}
-		n, size, cut := cutAtHole(b, r.maxLine, final)
-		if size == 0 {
-			break
+		n, size, cut := shortLine(b)
+		if size == 0 || n > r.maxLine {
+			if n, size, cut = cutAtHole(b, r.maxLine, final); size == 0 {
+				break
+			}
 		}
 		at += size
 		if at == len(r.buf) && final && b[size-1] != '\n' {

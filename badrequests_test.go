@@ -2,14 +2,19 @@ package tailcast_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
+	"unicode/utf8"
 
 	"github.com/tailcast/tailcast"
 )
@@ -229,4 +234,60 @@ func (s *site) answer(c badRequest) (status int, line string) {
 	}
 	line, _ = bufio.NewReader(resp.Body).ReadString('\n')
 	return resp.StatusCode, strings.TrimSuffix(line, "\n")
+}
+
+// FuzzQuery: whatever a request asks for, the answer is a stream or a sentence, and nothing of it gets into a header.
+func FuzzQuery(f *testing.F) {
+	head := tailcast.Position{Epoch: 7, Offset: 3}
+	for _, c := range badRequests(head) {
+		query, accept, id := strings.TrimPrefix(c.query, "?"), "", ""
+		for _, h := range c.header {
+			name, value, _ := strings.Cut(h, ": ")
+			switch name {
+			case "Accept":
+				accept = value
+			case "Last-Event-ID":
+				id = value
+			}
+		}
+		f.Add(query, id, accept)
+	}
+	f.Fuzz(func(t *testing.T, query, id, accept string) {
+		hub := tailcast.New(tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithWriteTimeout(time.Second))
+		defer hub.Close()
+		if err := hub.Publish(t.Context(), tailcast.Message{Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // a stream ends at once
+		r := httptest.NewRequestWithContext(ctx, "GET", "/", nil)
+		r.URL.RawQuery = query
+		r.Header["Last-Event-Id"], r.Header["Accept"] = []string{id}, []string{accept}
+		w := httptest.NewRecorder()
+		hub.ServeHTTP(w, r)
+		switch w.Code {
+		case http.StatusOK:
+		case http.StatusBadRequest, http.StatusForbidden:
+			line := w.Body.String()
+			if !utf8.ValidString(line) || strings.Count(line, "\n") != 1 || len(line) > 1000 || len(line) < 10 {
+				t.Errorf("%d %q", w.Code, line)
+			}
+		default:
+			t.Errorf("%d %q", w.Code, w.Body)
+		}
+		for name, values := range w.Header() {
+			for _, v := range values {
+				if !slices.Contains(plainHeaders, name+": "+v) {
+					t.Errorf("%s: %q", name, v)
+				}
+			}
+		}
+	})
+}
+
+// plainHeaders are all that an answer may have, whatever was asked for.
+var plainHeaders = []string{
+	"Content-Type: text/plain; charset=utf-8", "Content-Type: text/event-stream", "Content-Type: application/x-ndjson",
+	"X-Content-Type-Options: nosniff", "Cache-Control: no-store", "Cross-Origin-Resource-Policy: same-origin", "Vary: Origin, Accept",
+	"X-Accel-Buffering: no",
 }

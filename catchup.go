@@ -54,8 +54,8 @@ func (s *subscription) place(from start) {
 // can go back. A viewer that comes before anything is known of the topic waits for it; what was published meanwhile is new to it.
 func (s *subscription) newest(n int, waited bool) {
 	cur := s.topic.log.Newest(n)
-	if waited {
-		cur = s.topic.log.At(1)
+	if waited { // not where the log begins by now: the first batch may have been larger than what is kept
+		cur = stream.Cursor{Seq: 1, Pos: s.topic.log.Base()}
 	}
 	kept, _ := s.topic.log.Lag(cur)
 	replayer, known := s.topic.known()

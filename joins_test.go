@@ -1,0 +1,137 @@
+package tailcast_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tailcast/tailcast"
+)
+
+// A ledger is a Source that publishes what it is given, in the same batches, and replays all of it as it was.
+type ledger struct {
+	give chan []tailcast.Message
+
+	mu   sync.Mutex
+	past []tailcast.Message
+}
+
+func newLedger() *ledger { return &ledger{give: make(chan []tailcast.Message)} }
+
+// entry is message i of a ledger.
+func entry(i int, data string) tailcast.Message {
+	return tailcast.Message{Data: []byte(data), Pos: entryPos(i)}
+}
+
+func entryPos(i int) tailcast.Position { return tailcast.Position{Epoch: 9, Offset: uint64(i)} }
+
+func entries(from, to int) (list []tailcast.Message) {
+	for i := from; i <= to; i++ {
+		list = append(list, entry(i, fmt.Sprint("message ", i)))
+	}
+	return list
+}
+
+func (l *ledger) Run(ctx context.Context, pub tailcast.Publisher) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case batch := <-l.give:
+			l.mu.Lock()
+			l.past = append(l.past, batch...)
+			l.mu.Unlock()
+			if err := pub.Publish(ctx, batch...); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// get returns entry i, and how many there are.
+func (l *ledger) get(i int) (m tailcast.Message, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i < len(l.past) {
+		m = l.past[i]
+	}
+	return m, len(l.past)
+}
+
+func (l *ledger) Replay(ctx context.Context, _ string, after tailcast.Position) iter.Seq2[tailcast.Message, error] {
+	return func(yield func(tailcast.Message, error) bool) {
+		i := 0
+		for found := after == tailcast.Earliest(); !found; i++ {
+			m, n := l.get(i)
+			if i >= n {
+				yield(tailcast.Message{}, tailcast.ErrUnknownPosition)
+				return
+			}
+			found = m.Pos == after
+		}
+		for ctx.Err() == nil {
+			m, n := l.get(i)
+			if i >= n {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			if i++; !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+// runs has the hub run a source until the end of the test, or until stop is called.
+func (s *site) runs(t *testing.T, src tailcast.Source) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.hub.Run(ctx, src); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
+}
+
+// gap expects a gap next.
+func (r *reader) gap() (object string) {
+	r.t.Helper()
+	e, err := r.event()
+	if err != nil || e.name != "gap" {
+		r.t.Fatalf("event %+v, %v; want a gap", e, err)
+	}
+	return e.data
+}
+
+// Who asked for the newest messages before there was one gets all that come, or is told how many it missed.
+func TestAFirstBatchLargerThanWhatIsKept(t *testing.T) {
+	for name, replays := range map[string]bool{"numbered by the hub": false, "of a Source that replays": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 10}))
+				l := newLedger()
+				s.runs(t, l)
+				r := s.sse("?tail=5")
+				synctest.Wait()
+				if replays {
+					l.give <- entries(1, 30)
+				} else {
+					s.publish(numbered(1, 30)...)
+				}
+				if gap, want := r.gap(), `"count":20,`; !strings.Contains(gap, want) {
+					t.Errorf("%s, want %s", gap, want)
+				}
+				r.events(numbered(21, 30)...)
+			})
+		})
+	}
+}

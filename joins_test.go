@@ -135,3 +135,40 @@ func TestAFirstBatchLargerThanWhatIsKept(t *testing.T) {
 		})
 	}
 }
+
+// A gap that has no position and is no longer in memory is declared to who comes back to the message before it.
+func TestAGapWithoutAPositionIsNotForgotten(t *testing.T) {
+	gap := tailcast.Message{Gap: &tailcast.Gap{Count: 5, Bytes: -1, Reason: "a reason"}}
+	t.Run("by the Replayer", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 1}))
+			l := newLedger()
+			s.runs(t, l)
+			l.give <- append(append(entries(1, 1), gap), entries(2, 2)...)
+			synctest.Wait()
+			r := s.sse("?since=" + entryPos(1).String())
+			if got := r.gap(); !strings.Contains(got, "a reason") {
+				t.Error(got)
+			}
+			r.events("message 2")
+			loop := startLoop(s.hub.Subscribe(t.Context(), "", entryPos(1)))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if len(loop.got) != 2 || loop.got[0].Gap == nil || loop.got[1].Pos != entryPos(2) {
+				t.Errorf("a loop got %+v", loop.got)
+			}
+		})
+	})
+	t.Run("without one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 1}))
+			s.runs(t, tailcast.SourceFunc(func(ctx context.Context, pub tailcast.Publisher) error {
+				return pub.Publish(ctx, append(append(entries(1, 1), gap), entries(2, 2)...)...)
+			}))
+			synctest.Wait()
+			r := s.sse("?since=" + entryPos(1).String())
+			r.gap()
+			r.events("message 2")
+		})
+	})
+}

@@ -68,14 +68,15 @@ func (l *Log) Oldest() Cursor {
 
 // After returns a cursor just after the message at p, and whether that message, or the place where the log begins, is known.
 // Of several messages at the same position (a file that was truncated and begins with the same line again) the oldest
-// counts: rather one line twice than one that is missing.
+// counts: rather one line twice than one that is missing. Where a gap without a position came after p and is no longer kept, the
+// place is not known: it would not be declared to who goes on there.
 func (l *Log) After(p Position) (Cursor, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p == (Position{}) {
 		return Cursor{}, false
 	}
-	if p == l.before {
+	if p == l.before && !l.gapped {
 		return l.at(l.first), true
 	}
 	for _, b := range l.blocks {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -171,4 +172,48 @@ func TestAGapWithoutAPositionIsNotForgotten(t *testing.T) {
 			r.events("message 2")
 		})
 	})
+}
+
+// The parts of a line that was cut go the way of its first one also for who comes back in the middle of it, and where a replay
+// ends in the middle of it.
+func TestACutLineIsNotTornByAFilter(t *testing.T) {
+	cut := func(i int, data string) tailcast.Message {
+		m := entry(i, data)
+		m.Partial = true
+		return m
+	}
+	long := strings.Repeat("-", 100_000) // has its block to itself
+	for name, c := range map[string]struct {
+		line  []tailcast.Message
+		keep  int
+		query string
+		want  []string
+	}{
+		"comes back":            {[]tailcast.Message{cut(2, "yes"), entry(3, "end")}, 10, "grep=yes&since=2", []string{"end"}},
+		"comes back, far in":    {[]tailcast.Message{cut(2, "yes"), cut(3, long), cut(4, long), entry(5, "end")}, 10, "grep=yes&since=4", []string{"end"}},
+		"did not pass":          {[]tailcast.Message{cut(2, "no"), entry(3, "yes")}, 10, "grep=yes&since=2", nil},
+		"inverted":              {[]tailcast.Message{cut(2, "no"), entry(3, "yes")}, 10, "grep=^no$&invert=1&since=2", nil},
+		"tail":                  {[]tailcast.Message{cut(2, "no"), entry(3, "yes")}, 10, "grep=yes&tail=1", nil},
+		"replayed":              {[]tailcast.Message{cut(2, "yes"), entry(3, "end")}, 1, "grep=yes&since=1", []string{"yes", "end"}},
+		"replayed, other block": {[]tailcast.Message{cut(2, "yes"+long), cut(3, long), entry(4, "end")}, 1, "grep=yes&since=1", []string{"yes" + long, long, "end"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: c.keep}))
+				l := newLedger()
+				s.runs(t, l)
+				l.give <- append(entries(1, 1), c.line...)
+				synctest.Wait()
+				before, since, found := strings.Cut(c.query, "since=")
+				if found {
+					n, _ := strconv.Atoi(since)
+					before += "since=" + entryPos(n).String()
+				}
+				ws := s.ws("?" + before)
+				time.Sleep(time.Second)
+				l.give <- []tailcast.Message{entry(100, "yes and no, after it")}
+				frames(t, ws, append(c.want, "yes and no, after it")...)
+			})
+		})
+	}
 }

@@ -16,7 +16,18 @@ type Cursor struct {
 	Seq uint64   // of the next message to send
 	Pos Position // of the last message that was sent: where a resume or a catch-up goes on
 	Cum uint64   // payload bytes before Seq
+
+	Line Line // whether Seq goes on with a line, as far as that is known
 }
+
+// Line says what a viewer has had of a line that was cut, and in whose middle it stands.
+type Line uint8
+
+const (
+	Whole  Line = iota // it stands in none, or nothing is known of it
+	Shown              // its first part has passed
+	Hidden             // a filter has left it out
+)
 
 // At returns a cursor before record seq, moved into what is kept.
 func (l *Log) At(seq uint64) Cursor {

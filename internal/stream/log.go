@@ -275,6 +275,25 @@ func (l *Log) view(seq uint64) (view, State) {
 	return view{block: b, data: b.data, recs: b.recs, index: int(seq - b.first)}, Ready
 }
 
+// lineOf returns the first part of the line that record seq goes on with, as long as its block is there.
+func (l *Log) lineOf(seq uint64) (first Record, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n := len(l.blocks) - 1; n >= 0; n-- {
+		b := l.blocks[n]
+		if b.first >= seq {
+			continue
+		}
+		v := view{block: b, data: b.data, recs: b.recs}
+		for i := int(min(seq, b.next())-b.first) - 1; i >= 0; i-- {
+			if r := v.record(i); r.Flags&AfterPartial == 0 {
+				return r, true
+			}
+		}
+	}
+	return Record{}, false
+}
+
 // blockOf returns the block of a seq that is kept. Nearly always it is the last one.
 func (l *Log) blockOf(seq uint64) *block {
 	lo, hi := 0, len(l.blocks)-1

@@ -217,3 +217,56 @@ func TestACutLineIsNotTornByAFilter(t *testing.T) {
 		})
 	}
 }
+
+// A Replayer whose Source has a successor is at its end, and would wait there for ever. Its viewers go on with what there is now, and
+// are told what they may have missed.
+func TestViewersOfAReplayerThatHasASuccessor(t *testing.T) {
+	for name, heir := range map[string]func(l *ledger) tailcast.Source{
+		"that replays":  func(l *ledger) tailcast.Source { return l },
+		"that does not": func(l *ledger) tailcast.Source { return tailcast.SourceFunc(l.Run) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const past = 3000 // more than is read ahead
+				a := newArchive(past, 1000)
+				s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 10}))
+				stop := s.runs(t, a)
+				a.more <- 10
+				synctest.Wait()
+				r := s.sse("?since=earliest") // and reads little of it
+				r.events(a.text(1))
+				hold := make(chan struct{})
+				loop := startLoop(func(yield func(tailcast.Message, error) bool) {
+					for m, err := range s.hub.Subscribe(t.Context(), "", tailcast.Earliest()) {
+						if <-hold; !yield(m, err) {
+							return
+						}
+					}
+				})
+				time.Sleep(100 * time.Millisecond)
+				stop()
+				l := newLedger()
+				s.runs(t, heir(l))
+				l.give <- entries(1, 20)
+				synctest.Wait()
+				close(hold)
+				time.AfterFunc(time.Minute, func() { r.nc.Close() })
+				e, err := r.event()
+				for i := 2; err == nil && e.name == ""; i++ {
+					if e.data != a.text(i) {
+						t.Fatalf("%+v, want message %d", e, i)
+					}
+					e, err = r.event()
+				}
+				if e.name != "gap" || err != nil {
+					t.Fatalf("%+v, %v; want a gap", e, err)
+				}
+				r.events(numbered(11, 20)...)
+				synctest.Wait()
+				if n := len(loop.got); n < 11 || loop.got[n-11].Gap == nil || string(loop.got[n-1].Data) != "message 20" {
+					t.Errorf("a loop got %d messages", n)
+				}
+			})
+		})
+	}
+}

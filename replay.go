@@ -108,6 +108,11 @@ func (t *topic) stand(s follower, h *Hub, r Replayer, from Position, alone bool)
 		}
 	}
 	p = newReplay(h, t, r, from)
+	if t.replayer != nil {
+		p.source = t.replayer
+	} else { // it has gone since s has asked for it: see succeed
+		p.cancel()
+	}
 	t.replays = append(t.replays, p)
 	if alone {
 		cur = p.begin()

@@ -89,11 +89,22 @@ func (c *claim) settle(pub *publisher) {
 	}
 }
 
+// own makes pub the one that numbers the topic, and r the one that can replay it, if anybody can; mu is held.
 func (t *topic) own(pub *publisher, r Replayer) {
 	t.numbered, t.owner = bySource, pub
-	if r != nil {
-		t.replayer = r
-		t.lives++
+	t.succeed(r)
+}
+
+// succeed puts r in the place of the Replayer. What is being read from the one before ends: it may never come to what is in the log
+// now, and then wait for more for ever. Its viewers ask r. mu is held.
+func (t *topic) succeed(r Replayer) {
+	if r == nil && t.replayer == nil {
+		return
+	}
+	t.replayer = r
+	t.lives++
+	for _, p := range t.replays {
+		p.cancel()
 	}
 }
 
@@ -106,7 +117,7 @@ func replayerOf(pub *publisher) Replayer {
 	return r
 }
 
-// disown lets another publisher number the topic in pub's place. Its past stays readable.
+// disown lets another publisher number the topic in pub's place. Its past stays readable until one does.
 func (t *topic) disown(pub *publisher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -120,8 +131,8 @@ func (t *topic) abandon(pub *publisher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.owner == pub {
-		t.owner, t.replayer = nil, nil
-		t.lives++
+		t.owner = nil
+		t.succeed(nil)
 	}
 }
 

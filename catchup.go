@@ -72,7 +72,7 @@ func (s *subscription) newest(n int, waited bool) {
 	default:
 		s.fan.Stand(cur.Pos, true)
 		s.conn.hub.catchups.Add(1)
-		s.conn.hub.background(func() {
+		s.conn.hub.host(func() {
 			defer s.conn.hub.catchups.Add(-1)
 			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), n, int(kept)); ok {
 				s.catchUp(replayer, at, false)

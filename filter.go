@@ -243,7 +243,7 @@ func newFilterUse(h *Hub, t *topic, f *filter) *filterUse {
 	u.Filter = stream.Filter{
 		Key:   strconv.FormatUint(filterIDs.Add(1), 10),
 		Match: u.match,
-		Go:    h.runFilter,
+		Go:    h.host,
 	}
 	return u
 }

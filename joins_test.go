@@ -2,6 +2,7 @@ package tailcast_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -269,4 +270,44 @@ func TestViewersOfAReplayerThatHasASuccessor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A deaf Replayer does not return when it is told to.
+type deaf struct {
+	*ledger
+	release chan struct{}
+}
+
+func (d deaf) Replay(context.Context, string, tailcast.Position) iter.Seq2[tailcast.Message, error] {
+	return func(func(tailcast.Message, error) bool) { <-d.release }
+}
+
+// A Replayer that does not return holds Close up for some seconds only, whoever has asked for it, and has left.
+func TestCloseDoesNotWaitForAReplayer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := tailcast.New(tailcast.WithRetention(tailcast.Retention{Messages: 1}))
+		d := deaf{newLedger(), make(chan struct{})}
+		go hub.Run(t.Context(), d)
+		d.give <- entries(1, 2)
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		for _, err := range hub.Subscribe(ctx, "", tailcast.Earliest()) {
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%v", err)
+			}
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- hub.Close() }()
+		time.Sleep(11 * time.Second)
+		select {
+		case err := <-closed:
+			if err == nil {
+				t.Error("Close says that nothing is left running")
+			}
+		default:
+			t.Error("Close waits for a Replayer")
+		}
+		close(d.release)
+	})
 }

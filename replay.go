@@ -90,7 +90,7 @@ func (t *topic) stand(s follower, h *Hub, r Replayer, from Position, alone bool)
 	started := false
 	defer func() {
 		if started { // not with topic.mu: the hub's comes first
-			p.hub.background(p.run)
+			p.hub.host(p.run)
 		}
 	}()
 	t.mu.Lock()

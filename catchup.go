@@ -156,7 +156,7 @@ func (t *topic) lost(from Position) (*Gap, stream.Cursor) {
 	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.epoch == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
+	if t.epoch.Load() == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
 		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
 	}
 	return gap, cur

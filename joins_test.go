@@ -311,3 +311,25 @@ func TestCloseDoesNotWaitForAReplayer(t *testing.T) {
 		close(d.release)
 	})
 }
+
+// A gap may be the first thing that is published in a topic, at the same moment as its first message. (For the race detector.)
+func TestAGapBesideTheFirstMessage(t *testing.T) {
+	for range 1000 {
+		hub := tailcast.New()
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for _, m := range []tailcast.Message{{Gap: &tailcast.Gap{Count: 1}}, {Gap: &tailcast.Gap{Count: 1}}, {Data: []byte("first")}} {
+			wg.Go(func() {
+				<-begin
+				if err := hub.Publish(t.Context(), m); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+		if err := hub.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

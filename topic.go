@@ -18,14 +18,14 @@ type topic struct {
 	log  *stream.Log
 	fan  *fanout.Topic
 
-	visitors int          // who holds it; guarded by Hub.mu
-	claims   atomic.Int32 // batches that were accepted and are not yet appended; raised with Hub.mu
+	visitors int           // who holds it; guarded by Hub.mu
+	claims   atomic.Int32  // batches that were accepted and are not yet appended; raised with Hub.mu
+	epoch    atomic.Uint64 // of a topic that the hub numbers; set once, with mu
 
 	mu       sync.Mutex // guards what follows, up to pacing; taken after Hub.mu, before no other but the log's
 	numbered numbering
 	owner    *publisher // of a topic that a Source numbers, while the Source runs
 	replayer Replayer
-	epoch    uint64 // of a topic that the hub numbers
 	waiting  map[*subscription]start
 	replays  []*replay // that have viewers
 	filters  map[string]*filterUse
@@ -85,7 +85,8 @@ func (c *claim) settle(pub *publisher) {
 	case c.numbered && t.owner == nil:
 		t.own(pub, replayerOf(pub))
 	case c.bare && t.numbered == byNobody:
-		t.numbered, t.epoch = byHub, rand.Uint64()|1
+		t.numbered = byHub
+		t.epoch.Store(rand.Uint64() | 1)
 	}
 }
 
@@ -153,8 +154,8 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 		nanos = m.Time.UnixNano()
 	}
 	pos := stream.Position(m.Pos)
-	if t.epoch != 0 {
-		pos = stream.Position{Epoch: t.epoch, Offset: a.NextSeq()}
+	if epoch := t.epoch.Load(); epoch != 0 {
+		pos = stream.Position{Epoch: epoch, Offset: a.NextSeq()}
 	}
 	if m.Gap != nil {
 		a.Add(pos, nanos, m.flags(), m.Gap.wire().AppendBinary(nil))

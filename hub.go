@@ -231,6 +231,9 @@ func (h *Hub) housekeep() {
 	for _, t := range topics {
 		t.log.Maintain(now, encodingLinger)
 		t.forgetReplays(h.budget)
+		for _, p := range t.allReplays() {
+			p.log.Maintain(now, encodingLinger)
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

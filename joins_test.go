@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -332,4 +333,32 @@ func TestAGapBesideTheFirstMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A replay lives for as long as its slowest viewer moves. Of the others, however many and with however many filters, nothing stays.
+func TestFiltersLeaveNothingInALongReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const filters = 100
+		a := newArchive(20_000, 1000)
+		s := newArchiveSite(t, a, tailcast.WithWriteTimeout(time.Hour), tailcast.WithPing(0, time.Second))
+		slow := s.ws("?since=" + a.pos(1).String())
+		frames(t, slow, a.text(2))
+		before := s.hub.MemoryUsed()
+		for i := range filters {
+			c := s.ws("?since=" + a.pos(2).String() + "&grep=" + url.QueryEscape(fmt.Sprint("message|", i)))
+			frames(t, c, a.text(3))
+			c.Conn.Close()
+			synctest.Wait()
+		}
+		for i := range 100 {
+			frames(t, slow, a.text(3+i))
+			time.Sleep(time.Second)
+		}
+		if n := s.hub.ReplayEncodings(""); n != 1 || a.replays.Load() != 1 {
+			t.Errorf("%d encodings are left of %d filters, in %d replays", n, filters, a.replays.Load())
+		}
+		if grown := s.hub.MemoryUsed() - before; grown > 5<<20 {
+			t.Errorf("%d bytes more than before", grown)
+		}
+	})
 }

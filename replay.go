@@ -561,6 +561,12 @@ func (t *topic) forgetReplays(b *stream.Budget) {
 	}
 }
 
+func (t *topic) allReplays() []*replay {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.replays)
+}
+
 // Turns bound how many replays read at the same time. The others wait, first come, first served.
 type turns struct {
 	mu    sync.Mutex

@@ -311,6 +311,13 @@ func (l *Log) blockOf(seq uint64) *block {
 	return l.blocks[lo]
 }
 
+// Encodings is how many there are.
+func (l *Log) Encodings() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.encodings)
+}
+
 func (l *Log) encodingsLocked() []*Encoding {
 	list := make([]*Encoding, 0, len(l.encodings))
 	for _, e := range l.encodings {

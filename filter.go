@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"runtime/debug"
+	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -191,7 +192,7 @@ func grepError(expr string, err error) error {
 }
 
 // grepErrorAt is the place in expr of an error that the package regexp/syntax has found, which only says what it is. The shortest
-// beginning of expr that has the same error ends with it.
+// beginning of expr that has the same error ends with it. All longer ones have it too, so few of them have to be tried.
 func grepErrorAt(expr string, e *syntax.Error) int {
 	switch e.Code {
 	case syntax.ErrInvalidUTF8:
@@ -208,20 +209,15 @@ func grepErrorAt(expr string, e *syntax.Error) int {
 	case syntax.ErrLarge, syntax.ErrNestingDepth:
 		return 0
 	}
-	for i := 1; i <= len(expr); i++ {
+	end := sort.Search(len(expr), func(i int) bool {
 		_, err := syntax.Parse(expr[:i], syntax.Perl)
 		var found *syntax.Error
-		if !errors.As(err, &found) || found.Code != e.Code {
-			continue
-		}
-		if e.Code == syntax.ErrUnexpectedParen {
-			return i - 1
-		}
-		if found.Expr == e.Expr {
-			return max(i-len(e.Expr), 0)
-		}
+		return errors.As(err, &found) && found.Code == e.Code && (found.Expr == e.Expr || e.Code == syntax.ErrUnexpectedParen)
+	})
+	if e.Code == syntax.ErrUnexpectedParen {
+		return max(end-1, 0)
 	}
-	return max(strings.Index(expr, e.Expr), 0)
+	return max(end-len(e.Expr), 0)
 }
 
 // match reports whether a message passes.

@@ -124,6 +124,13 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 
 // check reports what is wrong with a message.
 func (h *Hub) check(m *Message) error {
+	if err := h.checkContent(m); err != nil || m.Topic == "" {
+		return err
+	}
+	return checkTopic(m.Topic)
+}
+
+func (h *Hub) checkContent(m *Message) error {
 	switch {
 	case len(m.Data) > stream.MaxRecord:
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, len(m.Data), stream.MaxRecord)
@@ -135,10 +142,8 @@ func (h *Hub) check(m *Message) error {
 		return fmt.Errorf("%w: a gap has no Data", ErrMessage)
 	case m.Pos != Position{} && m.Pos.Epoch == 0:
 		return fmt.Errorf("%w: a position needs an epoch other than 0", ErrMessage)
-	case m.Topic == "":
-		return nil
 	}
-	return checkTopic(m.Topic)
+	return nil
 }
 
 // claim appends to claims one for each topic of the messages, after making sure that pub may publish there. Then the caller

@@ -362,3 +362,46 @@ func TestFiltersLeaveNothingInALongReplay(t *testing.T) {
 		}
 	})
 }
+
+// A careless Replayer yields what could not have been published.
+type careless struct {
+	*ledger
+	odd tailcast.Message
+}
+
+func (c careless) Replay(ctx context.Context, _ string, _ tailcast.Position) iter.Seq2[tailcast.Message, error] {
+	return func(yield func(tailcast.Message, error) bool) {
+		if yield(entry(1, "message 1"), nil) && yield(c.odd, nil) {
+			<-ctx.Done()
+		}
+	}
+}
+
+// What a Replayer yields has to be fit to be published: a client could not come back to a Position that is none, for one. Where it is
+// not, that is a gap, and not something that each client meets in its own way.
+func TestAReplayedMessageHasToBeFit(t *testing.T) {
+	for name, odd := range map[string]tailcast.Message{
+		"no position":       {Data: []byte("odd")},
+		"epoch 0":           {Data: []byte("odd"), Pos: tailcast.Position{Offset: 7}},
+		"too large":         {Data: make([]byte, 3<<20), Pos: entryPos(2)},
+		"a gap with Data":   {Data: []byte("odd"), Pos: entryPos(2), Gap: &tailcast.Gap{}},
+		"a reason too long": {Pos: entryPos(2), Gap: &tailcast.Gap{Reason: strings.Repeat("x", 2000)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 10}), tailcast.WithMemoryLimit(8<<20))
+				l := newLedger()
+				s.runs(t, careless{l, odd})
+				l.give <- entries(1, 30)
+				synctest.Wait()
+				r := s.sse("?since=earliest")
+				time.AfterFunc(time.Minute, func() { r.nc.Close() })
+				r.events("message 1")
+				if gap, want := r.gap(), `"from":"`+entryPos(1).String()+`"`; !strings.Contains(gap, want) {
+					t.Errorf("%s, want %s", gap, want)
+				}
+				r.events(numbered(21, 30)...)
+			})
+		})
+	}
+}

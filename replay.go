@@ -347,8 +347,8 @@ func (p *replay) add(msgs []Message) error {
 // append adds messages to the log, and lets in those who have waited for them.
 func (p *replay) append(msgs []Message) error {
 	for i := range msgs {
-		if n := len(msgs[i].Data); n > stream.MaxRecord {
-			return Permanent(fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, n, stream.MaxRecord))
+		if err := p.check(&msgs[i]); err != nil {
+			return Permanent(err)
 		}
 	}
 	a := p.log.Begin()
@@ -372,6 +372,14 @@ func (p *replay) append(msgs []Message) error {
 	p.fan.Wake()
 	arrive(p.note(msgs), p)
 	return nil
+}
+
+// check reports what is wrong with a message: it could not have been published.
+func (p *replay) check(m *Message) error {
+	if m.Gap == nil && m.Pos == (Position{}) {
+		return fmt.Errorf("%w: a replayed message needs a position", ErrMessage)
+	}
+	return p.hub.checkContent(m)
 }
 
 // note notes how far it has read, and returns those who have waited for that.

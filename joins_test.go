@@ -405,3 +405,27 @@ func TestAReplayedMessageHasToBeFit(t *testing.T) {
 		})
 	}
 }
+
+// What a filter leaves out of an event stream or text with several topics, which is copied for each viewer, takes no memory.
+func TestWhatIsLeftOutOfACopyTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithRetention(tailcast.Retention{Messages: 10}))
+		sse, text := s.sse("?topic=&topic=a&grep=yes"), s.get("?topic=&topic=a&grep=yes")
+		synctest.Wait()
+		s.publish("yes")
+		sse.events("yes")
+		text.lines("==>  <==", "yes")
+		for i := range 1000 {
+			s.publish(fmt.Sprint("no ", i))
+			synctest.Wait()
+		}
+		for c := range s.hub.Conns() {
+			c.Close(nil)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := s.hub.MemoryUsed(); n > 64<<10 {
+			t.Errorf("%d bytes are in use, for 10 messages and nobody", n)
+		}
+	})
+}

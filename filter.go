@@ -357,7 +357,8 @@ func (s *subscription) dropFilter() {
 
 // encoding is what it reads of a log of its topic, which fan wakes.
 func (s *subscription) encoding(log *stream.Log, fan *fanout.Topic) *stream.Encoding {
-	f := s.conn.format
+	copied := *s.conn.format // the encoding may outlive the connection, and is not to keep its request in memory
+	f := &copied
 	if s.filter == nil {
 		return log.Encoding(f.key(), f.encoder(s.topic.name))
 	}

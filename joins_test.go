@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -428,4 +431,29 @@ func TestWhatIsLeftOutOfACopyTakesNoMemory(t *testing.T) {
 			t.Errorf("%d bytes are in use, for 10 messages and nobody", n)
 		}
 	})
+}
+
+// An encoding is made for the first of its viewers, and may be there for ever. Who that was is not.
+func TestAnEncodingDoesNotKeepItsFirstViewer(t *testing.T) {
+	type secret struct{ bytes [1 << 10]byte }
+	var gone atomic.Int32
+	s := newSite(t, tailcast.WithAuthenticate(func(*http.Request) (tailcast.Identity, error) {
+		v := new(secret)
+		runtime.AddCleanup(v, func(struct{}) { gone.Add(1) }, struct{}{})
+		return tailcast.Identity{Value: v}, nil
+	}))
+	first, second := s.ws(""), s.ws("")
+	for len(s.hub.Stats().Connections) == 0 || s.hub.Stats().Connections["websocket"] < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	s.publish("message")
+	frames(t, second, "message")
+	first.Conn.Close()
+	for i := 0; gone.Load() == 0; i++ {
+		if i == 500 {
+			t.Fatal("what belongs to a connection that has ended is still there")
+		}
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+	}
 }

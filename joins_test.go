@@ -1,10 +1,12 @@
 package tailcast_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -456,4 +458,23 @@ func TestAnEncodingDoesNotKeepItsFirstViewer(t *testing.T) {
 		runtime.GC()
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// A position that is not known is no error, neither for the client nor for who reads the log: any client can ask for one.
+func TestAnUnknownPositionIsNotLoggedAsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := newSite(t, tailcast.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))))
+		l := newLedger()
+		s.runs(t, l)
+		l.give <- entries(1, 2)
+		synctest.Wait()
+		r := s.sse("?since=" + tailcast.Position{Epoch: 4711, Offset: 1}.String())
+		r.gap()
+		r.events(numbered(1, 2)...)
+		synctest.Wait()
+		if log.Len() > 0 {
+			t.Errorf("logged: %s", &log)
+		}
+	})
 }

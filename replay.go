@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -248,7 +249,11 @@ func (p *replay) read() {
 		case p.ctx.Err() != nil, err == errJoined, err == errTurn, err == errRest:
 			return
 		case errors.Is(err, ErrUnknownPosition), errors.As(err, &permanent), failed == maxTries:
-			p.hub.cfg.logger.Error("replay failed", "topic", p.topic.name, "error", err)
+			level := slog.LevelError
+			if errors.Is(err, ErrUnknownPosition) { // any client can ask for one
+				level = slog.LevelDebug
+			}
+			p.hub.cfg.logger.Log(p.ctx, level, "replay failed", "topic", p.topic.name, "error", err)
 			p.topic.mu.Lock()
 			p.err = err
 			p.topic.mu.Unlock()

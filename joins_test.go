@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -476,5 +477,47 @@ func TestAnUnknownPositionIsNotLoggedAsAnError(t *testing.T) {
 		if log.Len() > 0 {
 			t.Errorf("logged: %s", &log)
 		}
+	})
+}
+
+// A loop that breaks off at a gap goes on there, also where nothing but the gap is known: the zero Position would mean from now on.
+func TestALoopGoesOnAfterAnyGap(t *testing.T) {
+	goesOn := func(t *testing.T, s *site, from tailcast.Position, want ...string) {
+		t.Helper()
+		for m, err := range s.hub.Subscribe(t.Context(), "", from) {
+			if err != nil || m.Gap == nil {
+				t.Fatalf("%+v, %v; want a gap", m, err)
+			}
+			from = m.Pos
+			break
+		}
+		l := startLoop(s.hub.Subscribe(t.Context(), "", from))
+		synctest.Wait()
+		var got []string
+		for _, m := range l.got {
+			if m.Gap == nil {
+				got = append(got, string(m.Data))
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("after the gap, at %v: %q, want %q", from, got, want)
+		}
+	}
+	t.Run("after an unknown position", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t)
+			s.publish("1", "2")
+			goesOn(t, s, tailcast.Position{Epoch: 4711, Offset: 1}, "1", "2")
+		})
+	})
+	t.Run("before the first message", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t)
+			if err := s.hub.Publish(t.Context(), tailcast.Message{Gap: &tailcast.Gap{Count: 1, Bytes: -1}}); err != nil {
+				t.Fatal(err)
+			}
+			s.publish("1", "2")
+			goesOn(t, s, tailcast.Earliest(), "1", "2")
+		})
 	})
 }

@@ -139,11 +139,10 @@ func (p *replay) has(from Position) (stream.Cursor, bool) {
 	if !p.begun || p.err != nil || p.life != p.topic.lives {
 		return stream.Cursor{}, false
 	}
-	cur, ok := p.log.After(stream.Position(from))
-	if _, next := p.log.Bounds(); p.ended && cur.Seq == next {
-		ok = false
+	if p.ended && from == p.last { // what comes then, if anything, are gaps without a position, and whoever has had them is still at from
+		return stream.Cursor{}, false
 	}
-	return cur, ok
+	return p.log.After(stream.Position(from))
 }
 
 // nears reports whether the replay can be expected to come to from soon, and makes one that has not begun begin there if that

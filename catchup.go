@@ -21,12 +21,13 @@ type subscription struct {
 	back   bool       // see start
 	filter *filterUse // what its topic's messages pass; nil: everything
 
-	mu       sync.Mutex // guards the rest; taken before topic.mu, and before the fan-out's
-	past     *replay    // where it catches up, or waits to
-	follows  bool       // it is there: past has come to its place
-	from     Position   // its place when it came to past
-	entered  uint64     // payload bytes of past's log before that
-	replayed int64      // payload bytes that it has got from replays since it was last in the topic's log
+	mu       sync.Mutex  // guards the rest; taken before topic.mu, and before the fan-out's
+	past     *replay     // where it catches up, or waits to
+	follows  bool        // it is there: past has come to its place
+	from     Position    // its place when it came to past
+	entered  uint64      // payload bytes of past's log before that
+	line     stream.Line // what it has had of the line in whose middle it is taken from one log to another
+	replayed int64       // payload bytes that it has got from replays since it was last in the topic's log
 }
 
 // A start is where a viewer wants to begin.
@@ -71,9 +72,9 @@ func (t *topic) hold(from *start) {
 func (s *subscription) newest(n int, at *stream.Cursor) {
 	cur := s.topic.log.Newest(n)
 	if at != nil {
-		if cur = *at; cur.Pos == (stream.Position{}) { // nothing was known then
-			cur = s.topic.log.At(cur.Seq)
-		}
+		if cur = *at; cur.Seq == 1 && cur.Pos == (stream.Position{}) { // nothing was known then
+			cur.Pos = s.topic.log.Base()
+		} // it stays where it is, though the first batch may have been larger than what is kept
 	}
 	kept, _ := s.topic.log.Lag(cur)
 	replayer, known := s.topic.known()
@@ -89,7 +90,7 @@ func (s *subscription) newest(n int, at *stream.Cursor) {
 	default:
 		s.fan.Stand(cur.Pos, true)
 		s.conn.hub.catchups.Add(1)
-		s.conn.hub.background(func() {
+		s.conn.hub.host(func() {
 			defer s.conn.hub.catchups.Add(-1)
 			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), n, int(kept)); ok {
 				s.catchUp(replayer, at, false)
@@ -135,6 +136,10 @@ func (s *subscription) resumeFrom(from Position, alone bool) {
 // live lets the fan-out go on in the topic's log.
 func (s *subscription) live(cur stream.Cursor) {
 	s.replayed = 0
+	s.mu.Lock()
+	cur.Line = s.line
+	s.mu.Unlock()
+	s.fan.Encoding().Continue(&cur)
 	s.fan.Resume(cur)
 }
 
@@ -169,14 +174,21 @@ func (t *topic) lost(from Position) (*Gap, stream.Cursor) {
 	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.epoch == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
+	if t.epoch.Load() == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
 		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
 	}
 	return gap, cur
 }
 
+func (s *subscription) setLine(l stream.Line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.line = l
+}
+
 // declare tells the viewer of a gap of its own.
 func (s *subscription) declare(gap *Gap) {
+	s.setLine(stream.Whole)
 	s.conn.hub.count(gap)
 	frame := s.conn.format.message(nil, s.topic.name, &Message{Gap: gap})
 	if len(frame) > 0 {
@@ -192,7 +204,9 @@ func (lagger) Lagged(s *fanout.Sub, cur stream.Cursor) { s.Owner.(*subscription)
 
 // lagged is called when the viewer has fallen out of the log that it follows, or that has ended.
 func (s *subscription) lagged(cur stream.Cursor) {
-	if p := s.leave(); p != nil {
+	p := s.leave()
+	s.setLine(cur.Line)
+	if p != nil {
 		s.onward(p, cur)
 		return
 	}
@@ -276,6 +290,8 @@ func (s *subscription) follow(cur stream.Cursor) {
 		most = unbounded
 	}
 	enc := s.encoding(s.past.log, s.past.fan)
+	cur.Line = s.line
+	enc.Continue(&cur)
 	s.fan.Follow(s.past.fan, enc, cur, cur.Cum+uint64(max(most-s.replayed, 0)))
 }
 

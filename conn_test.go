@@ -254,6 +254,7 @@ func TestBeforeCloseRunsOnceHoweverItEnds(t *testing.T) {
 		for range 2 {
 			r := s.sse("")
 			<-conns
+			synctest.Wait() // a write that comes too late would be a cause of its own
 			r.nc.Close()
 			if cause := <-w.ended; !errors.Is(cause, io.ErrUnexpectedEOF) {
 				t.Errorf("SSE: %v", cause)

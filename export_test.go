@@ -67,5 +67,16 @@ func (h *Hub) Tidy() { h.housekeep() }
 // MemoryUsed is what the hub's budget accounts for.
 func (h *Hub) MemoryUsed() int64 { return h.budget.Used() }
 
+// ReplayEncodings is how many encodings of what was read from a Replayer there are.
+func (h *Hub) ReplayEncodings(topic string) (n int) {
+	h.mu.Lock()
+	t := h.topics[topic]
+	h.mu.Unlock()
+	for _, p := range t.allReplays() {
+		n += p.log.Encodings()
+	}
+	return n
+}
+
 // CompileGrep is what the hub makes of grep=….
 var CompileGrep = compileGrep

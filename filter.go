@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"runtime/debug"
+	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -143,11 +144,16 @@ func compileGrep(expr string) (*regexp.Regexp, error) {
 	if err != nil {
 		return nil, grepError(expr, err)
 	}
-	prog, err := syntax.Compile(tree.Simplify())
-	if err != nil {
-		return nil, grepError(expr, err)
+	// 256 bytes can come to 250 000 steps, which take 50 MB and much time to be counted exactly.
+	n := steps(tree)
+	if n < 10*maxFilterSteps {
+		prog, err := syntax.Compile(tree.Simplify())
+		if err != nil {
+			return nil, grepError(expr, err)
+		}
+		n = len(prog.Inst)
 	}
-	if n := len(prog.Inst); n > maxFilterSteps {
+	if n > maxFilterSteps {
 		return nil, fmt.Errorf("grep: expression %s comes to %d steps, the limit is %d.", quote(expr), n, maxFilterSteps)
 	}
 	re, err := regexp.Compile(expr)
@@ -155,6 +161,26 @@ func compileGrep(expr string) (*regexp.Regexp, error) {
 		return nil, grepError(expr, err)
 	}
 	return re, nil
+}
+
+// steps is about how many instructions an expression comes to.
+func steps(re *syntax.Regexp) int {
+	n := 1
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpCapture:
+		n = 2
+	case syntax.OpConcat, syntax.OpRepeat:
+		n = 0
+	}
+	for _, sub := range re.Sub {
+		n += steps(sub)
+	}
+	if re.Op == syntax.OpRepeat { // the package refuses more than 1000 repetitions, nested ones multiplied
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
 }
 
 func grepError(expr string, err error) error {
@@ -166,7 +192,7 @@ func grepError(expr string, err error) error {
 }
 
 // grepErrorAt is the place in expr of an error that the package regexp/syntax has found, which only says what it is. The shortest
-// beginning of expr that has the same error ends with it.
+// beginning of expr that has the same error ends with it. All longer ones have it too, so few of them have to be tried.
 func grepErrorAt(expr string, e *syntax.Error) int {
 	switch e.Code {
 	case syntax.ErrInvalidUTF8:
@@ -183,20 +209,15 @@ func grepErrorAt(expr string, e *syntax.Error) int {
 	case syntax.ErrLarge, syntax.ErrNestingDepth:
 		return 0
 	}
-	for i := 1; i <= len(expr); i++ {
+	end := sort.Search(len(expr), func(i int) bool {
 		_, err := syntax.Parse(expr[:i], syntax.Perl)
 		var found *syntax.Error
-		if !errors.As(err, &found) || found.Code != e.Code {
-			continue
-		}
-		if e.Code == syntax.ErrUnexpectedParen {
-			return i - 1
-		}
-		if found.Expr == e.Expr {
-			return max(i-len(e.Expr), 0)
-		}
+		return errors.As(err, &found) && found.Code == e.Code && (found.Expr == e.Expr || e.Code == syntax.ErrUnexpectedParen)
+	})
+	if e.Code == syntax.ErrUnexpectedParen {
+		return max(end-1, 0)
 	}
-	return max(strings.Index(expr, e.Expr), 0)
+	return max(end-len(e.Expr), 0)
 }
 
 // match reports whether a message passes.
@@ -243,7 +264,7 @@ func newFilterUse(h *Hub, t *topic, f *filter) *filterUse {
 	u.Filter = stream.Filter{
 		Key:   strconv.FormatUint(filterIDs.Add(1), 10),
 		Match: u.match,
-		Go:    h.runFilter,
+		Go:    h.host,
 	}
 	return u
 }
@@ -336,7 +357,8 @@ func (s *subscription) dropFilter() {
 
 // encoding is what it reads of a log of its topic, which fan wakes.
 func (s *subscription) encoding(log *stream.Log, fan *fanout.Topic) *stream.Encoding {
-	f := s.conn.format
+	copied := *s.conn.format // the encoding may outlive the connection, and is not to keep its request in memory
+	f := &copied
 	if s.filter == nil {
 		return log.Encoding(f.key(), f.encoder(s.topic.name))
 	}

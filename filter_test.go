@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -522,6 +523,30 @@ func TestWithFilterPanics(t *testing.T) {
 
 // FuzzGrep: whatever is asked for is compiled as the package regexp has it, or answered with a short sentence that says where
 // it is wrong.
+// What is wrong with an expression costs little to be found out: anybody can send one.
+func TestABadExpressionIsRefusedCheaply(t *testing.T) {
+	for _, expr := range []string{
+		"(" + strings.Repeat("ab", 120) + "){1000}",
+		"(" + strings.Repeat("[^a]*", 48) + "){1000}",
+		strings.Repeat(`\pL{1000}`, 28),
+		strings.Repeat(`\pL`, 80) + "[z-a]",
+		"(" + strings.Repeat("a|bc?", 48) + "){500,}",
+	} {
+		const runs = 10
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range runs {
+			if _, err := tailcast.CompileGrep(expr); err == nil || !strings.Contains(err.Error(), "the limit is 1000") && !strings.Contains(err.Error(), "at byte 242") {
+				t.Fatalf("%s: %v", expr, err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		if n := (after.TotalAlloc - before.TotalAlloc) / runs; n > 16<<20 { // some 1 MB for each time that it is parsed
+			t.Errorf("%s: %d bytes were allocated", expr, n)
+		}
+	}
+}
+
 func FuzzGrep(f *testing.F) {
 	for _, s := range []string{"a", "(", "a(b", "a)b", "[a", "a**", "a{1001}", `\y`, `a\`, "[z-a]", "(?P<n", "\xff", "(?i)x|y", "((((x{30}){30}){30}", "a\x00\r\n"} {
 		f.Add(s)

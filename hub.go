@@ -33,7 +33,7 @@ type Hub struct {
 
 	seats   seats
 	wg      sync.WaitGroup // what connections have running; added to with mu, until the hub is closed
-	filters sync.WaitGroup // that look at messages; added to as wg
+	guests  sync.WaitGroup // filters that look at messages, and Replayers that are being read: the application's; added to as wg
 	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu      sync.Mutex // guards the rest
@@ -124,6 +124,13 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 
 // check reports what is wrong with a message.
 func (h *Hub) check(m *Message) error {
+	if err := h.checkContent(m); err != nil || m.Topic == "" {
+		return err
+	}
+	return checkTopic(m.Topic)
+}
+
+func (h *Hub) checkContent(m *Message) error {
 	switch {
 	case len(m.Data) > stream.MaxRecord:
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, len(m.Data), stream.MaxRecord)
@@ -135,10 +142,8 @@ func (h *Hub) check(m *Message) error {
 		return fmt.Errorf("%w: a gap has no Data", ErrMessage)
 	case m.Pos != Position{} && m.Pos.Epoch == 0:
 		return fmt.Errorf("%w: a position needs an epoch other than 0", ErrMessage)
-	case m.Topic == "":
-		return nil
 	}
-	return checkTopic(m.Topic)
+	return nil
 }
 
 // claim appends to claims one for each topic of the messages, after making sure that pub may publish there. Then the caller
@@ -231,6 +236,9 @@ func (h *Hub) housekeep() {
 	for _, t := range topics {
 		t.log.Maintain(now, encodingLinger)
 		t.forgetReplays(h.budget)
+		for _, p := range t.allReplays() {
+			p.log.Maintain(now, encodingLinger)
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -279,7 +287,7 @@ func (h *Hub) Conns() iter.Seq[*Conn] {
 // what it has not got yet, says goodbye (1001) and waits until all connections have ended. When ctx is done first, the rest
 // is cut off, and Shutdown returns ctx's error. http.Server.Shutdown does not end streams: call this before it, or through
 // RegisterOnShutdown and once more after it, to wait: see the package's documentation. Hooks and sources that do not return
-// hold it up for at most 5 s more than ctx allows, and a filter that does not for another 5 s.
+// hold it up for at most 5 s more than ctx allows, and a filter or a Replayer that does not for another 5 s.
 //
 // A hook must not call it with a context that does not end: Shutdown waits for hooks.
 func (h *Hub) Shutdown(ctx context.Context) error {
@@ -311,7 +319,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 
 var (
 	errShutdown   = &CloseError{Code: 1001, Reason: "the server is shutting down", Err: ErrClosed}
-	errStragglers = errors.New("tailcast: shutdown: a hook, a filter or a source does not return")
+	errStragglers = errors.New("tailcast: shutdown: a hook, a filter, a source or a Replayer does not return")
 )
 
 // stragglerTime is how long what has been told to end may take.
@@ -352,7 +360,8 @@ func (h *Hub) settled(sources <-chan struct{}) bool {
 }
 
 // Close closes the hub at once: connections get no more than their Close frame, if their socket takes it. It waits until
-// nothing of the hub is left running, hooks and sources included, but no longer than 5 s: then it returns an error.
+// nothing of the hub is left running, hooks and sources included, but no longer than 5 s, and 5 s more for filters and Replayers: then
+// it returns an error.
 func (h *Hub) Close() error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(ErrClosed)
@@ -394,7 +403,7 @@ func (h *Hub) fill() {
 	}
 }
 
-// finishClosing stops the workers. Whatever could ask something of them has ended. It waits for a filter for some seconds only.
+// finishClosing stops the workers. Whatever could ask something of them has ended. It waits for guests for some seconds only.
 func (h *Hub) finishClosing() error {
 	h.mu.Lock()
 	h.state = hubClosed
@@ -405,7 +414,7 @@ func (h *Hub) finishClosing() error {
 	h.wg.Wait()
 	h.pool.Close()
 	done := make(chan struct{})
-	go func() { h.filters.Wait(); close(done) }()
+	go func() { h.guests.Wait(); close(done) }()
 	t := time.NewTimer(stragglerTime)
 	defer t.Stop()
 	select {
@@ -428,14 +437,14 @@ func (h *Hub) background(f func()) {
 	}
 }
 
-// runFilter is background for functions of the application that decide what viewers see.
-func (h *Hub) runFilter(f func()) {
+// host is background for what may wait for the application: for a filter that looks at messages, or for a Replayer.
+func (h *Hub) host(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state == hubClosed {
 		go f()
 	} else {
-		h.filters.Go(f)
+		h.guests.Go(f)
 	}
 }
 

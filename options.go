@@ -191,7 +191,8 @@ func WithBeforeClose(f func(*Conn, error)) Option {
 //
 // The function is called once for each message, whatever number of viewers and formats share the value, on a goroutine of its own:
 // a slow one holds up those who have asked for it, and nobody else. (What is read again from a Replayer is asked about again, once
-// for all who share that.) It may be called for live and replayed messages at the same time. It must neither change the Message nor keep it or its Data. Gaps are not asked about, and of a line
+// for all who share that; and so may be the first part of a line that was cut, for those who come to its rest another way.) It may be called for
+// live and replayed messages at the same time. It must neither change the Message nor keep it or its Data. Gaps are not asked about, and of a line
 // that was cut only the first part. A panic closes all viewers of a topic that share the filter with a *PanicError.
 //
 // A value may have 256 bytes, and a topic 32 different filters at a time.

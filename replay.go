@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -90,7 +91,7 @@ func (t *topic) stand(s follower, h *Hub, r Replayer, from Position, alone bool)
 	started := false
 	defer func() {
 		if started { // not with topic.mu: the hub's comes first
-			p.hub.background(p.run)
+			p.hub.host(p.run)
 		}
 	}()
 	t.mu.Lock()
@@ -108,6 +109,11 @@ func (t *topic) stand(s follower, h *Hub, r Replayer, from Position, alone bool)
 		}
 	}
 	p = newReplay(h, t, r, from)
+	if t.replayer != nil {
+		p.source = t.replayer
+	} else { // it has gone since s has asked for it: see succeed
+		p.cancel()
+	}
 	t.replays = append(t.replays, p)
 	if alone {
 		cur = p.begin()
@@ -133,11 +139,10 @@ func (p *replay) has(from Position) (stream.Cursor, bool) {
 	if !p.begun || p.err != nil || p.life != p.topic.lives {
 		return stream.Cursor{}, false
 	}
-	cur, ok := p.log.After(stream.Position(from))
-	if _, next := p.log.Bounds(); p.ended && cur.Seq == next {
-		ok = false
+	if p.ended && from == p.last { // what comes then, if anything, are gaps without a position, and whoever has had them is still at from
+		return stream.Cursor{}, false
 	}
-	return cur, ok
+	return p.log.After(stream.Position(from))
 }
 
 // nears reports whether the replay can be expected to come to from soon, and makes one that has not begun begin there if that
@@ -243,7 +248,11 @@ func (p *replay) read() {
 		case p.ctx.Err() != nil, err == errJoined, err == errTurn, err == errRest:
 			return
 		case errors.Is(err, ErrUnknownPosition), errors.As(err, &permanent), failed == maxTries:
-			p.hub.cfg.logger.Error("replay failed", "topic", p.topic.name, "error", err)
+			level := slog.LevelError
+			if errors.Is(err, ErrUnknownPosition) { // any client can ask for one
+				level = slog.LevelDebug
+			}
+			p.hub.cfg.logger.Log(p.ctx, level, "replay failed", "topic", p.topic.name, "error", err)
 			p.topic.mu.Lock()
 			p.err = err
 			p.topic.mu.Unlock()
@@ -342,8 +351,8 @@ func (p *replay) add(msgs []Message) error {
 // append adds messages to the log, and lets in those who have waited for them.
 func (p *replay) append(msgs []Message) error {
 	for i := range msgs {
-		if n := len(msgs[i].Data); n > stream.MaxRecord {
-			return Permanent(fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, n, stream.MaxRecord))
+		if err := p.check(&msgs[i]); err != nil {
+			return Permanent(err)
 		}
 	}
 	a := p.log.Begin()
@@ -367,6 +376,14 @@ func (p *replay) append(msgs []Message) error {
 	p.fan.Wake()
 	arrive(p.note(msgs), p)
 	return nil
+}
+
+// check reports what is wrong with a message: it could not have been published.
+func (p *replay) check(m *Message) error {
+	if m.Gap == nil && m.Pos == (Position{}) {
+		return fmt.Errorf("%w: a replayed message needs a position", ErrMessage)
+	}
+	return p.hub.checkContent(m)
 }
 
 // note notes how far it has read, and returns those who have waited for that.
@@ -554,6 +571,12 @@ func (t *topic) forgetReplays(b *stream.Budget) {
 	for _, p := range idle {
 		b.Remove(p.log)
 	}
+}
+
+func (t *topic) allReplays() []*replay {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.replays)
 }
 
 // Turns bound how many replays read at the same time. The others wait, first come, first served.

@@ -44,7 +44,7 @@ type Publisher interface {
 // The contract of Replay:
 //
 //  1. It yields the messages after the given Position, with the same Positions, Data and cuts as they had live, in the
-//     order in which they were published.
+//     order in which they were published. What could not have been published, such as a message without a Position, ends the replay.
 //  2. What it cannot serve is declared by a first Message with Gap. It then goes on at the first message that it has.
 //  3. For a Position that is not its own it yields ErrUnknownPosition, and nothing else.
 //  4. Earliest() stands for the first message that it has. (Its Offset is 1: compare with it first.) The zero Position is

@@ -1,6 +1,7 @@
 package tailcast
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ import (
 //
 // Each message comes once, in the order of the topic, and the loop then waits for the next one. What memory does not have comes
 // from the topic's Replayer, as for viewers who come back, and is shared with them. What cannot be had is declared by a Message
-// with Gap at its place. The Pos of each message, also of one with Gap, is where another Subscribe goes on after it.
+// with Gap at its place. The Pos of each message, also of one with Gap, is where another Subscribe goes on after it. (Where it is not
+// known which position a gap leads to, that is the one before it, and the gap comes again.)
 //
 // The body may take its time: nothing waits for it, and a loop holds one place in the log and no queue. When the log has dropped
 // what comes next, it catches up through the Replayer, or gets a Gap. WithLagPolicy and Limits.ReplayBytes are for clients, and
@@ -177,9 +179,7 @@ func (l *loop) message(r *stream.Record) (Message, error) {
 	}
 	m.Data = nil
 	m.Gap = &Gap{From: Position(g.From), To: Position(g.To), Count: g.Count, Bytes: g.Bytes, Possible: g.Possible, Reason: g.Reason}
-	if m.Pos == (Position{}) {
-		m.Pos = Position(l.cur.Pos)
-	}
+	m.Pos = cmp.Or(m.Pos, Position(l.cur.Pos), Earliest())
 	return m, nil
 }
 
@@ -191,7 +191,8 @@ func (l *loop) declare(gap *Gap, cur stream.Cursor) error {
 	l.hub.count(gap)
 	l.cur = cur
 	l.watcher.Pass(cur.Cum)
-	if !l.yield(Message{Topic: l.topic.name, Time: time.Now(), Pos: gap.To, Gap: gap}) {
+	pos := cmp.Or(gap.To, gap.From, Earliest()) // never the zero one: that would be from now on
+	if !l.yield(Message{Topic: l.topic.name, Time: time.Now(), Pos: pos, Gap: gap}) {
 		return errBroken
 	}
 	return nil

@@ -18,14 +18,14 @@ type topic struct {
 	log  *stream.Log
 	fan  *fanout.Topic
 
-	visitors int          // who holds it; guarded by Hub.mu
-	claims   atomic.Int32 // batches that were accepted and are not yet appended; raised with Hub.mu
+	visitors int           // who holds it; guarded by Hub.mu
+	claims   atomic.Int32  // batches that were accepted and are not yet appended; raised with Hub.mu
+	epoch    atomic.Uint64 // of a topic that the hub numbers; set once, with mu
 
 	mu       sync.Mutex // guards what follows, up to pacing; taken after Hub.mu, before no other but the log's
 	numbered numbering
 	owner    *publisher // of a topic that a Source numbers, while the Source runs
 	replayer Replayer
-	epoch    uint64 // of a topic that the hub numbers
 	waiting  map[*subscription]start
 	replays  []*replay // that have viewers
 	filters  map[string]*filterUse
@@ -85,15 +85,27 @@ func (c *claim) settle(pub *publisher) {
 	case c.numbered && t.owner == nil:
 		t.own(pub, replayerOf(pub))
 	case c.bare && t.numbered == byNobody:
-		t.numbered, t.epoch = byHub, rand.Uint64()|1
+		t.numbered = byHub
+		t.epoch.Store(rand.Uint64() | 1)
 	}
 }
 
+// own makes pub the one that numbers the topic, and r the one that can replay it, if anybody can; mu is held.
 func (t *topic) own(pub *publisher, r Replayer) {
 	t.numbered, t.owner = bySource, pub
-	if r != nil {
-		t.replayer = r
-		t.lives++
+	t.succeed(r)
+}
+
+// succeed puts r in the place of the Replayer. What is being read from the one before ends: it may never come to what is in the log
+// now, and then wait for more for ever. Its viewers ask r. mu is held.
+func (t *topic) succeed(r Replayer) {
+	if r == nil && t.replayer == nil {
+		return
+	}
+	t.replayer = r
+	t.lives++
+	for _, p := range t.replays {
+		p.cancel()
 	}
 }
 
@@ -106,7 +118,7 @@ func replayerOf(pub *publisher) Replayer {
 	return r
 }
 
-// disown lets another publisher number the topic in pub's place. Its past stays readable.
+// disown lets another publisher number the topic in pub's place. Its past stays readable until one does.
 func (t *topic) disown(pub *publisher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -120,8 +132,8 @@ func (t *topic) abandon(pub *publisher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.owner == pub {
-		t.owner, t.replayer = nil, nil
-		t.lives++
+		t.owner = nil
+		t.succeed(nil)
 	}
 }
 
@@ -142,8 +154,8 @@ func (t *topic) add(a *stream.Appender, m *Message, nanos int64) {
 		nanos = m.Time.UnixNano()
 	}
 	pos := stream.Position(m.Pos)
-	if t.epoch != 0 {
-		pos = stream.Position{Epoch: t.epoch, Offset: a.NextSeq()}
+	if epoch := t.epoch.Load(); epoch != 0 {
+		pos = stream.Position{Epoch: epoch, Offset: a.NextSeq()}
 	}
 	if m.Gap != nil {
 		a.Add(pos, nanos, m.flags(), m.Gap.wire().AppendBinary(nil))

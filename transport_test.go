@@ -76,7 +76,7 @@ func TestEveryTransport(t *testing.T) {
 				h = c.wrap(h)
 			}
 			srv := httptest.NewUnstartedServer(h)
-			srv.Config.WriteTimeout, srv.Config.ReadTimeout = 300*time.Millisecond, 300*time.Millisecond
+			srv.Config.WriteTimeout, srv.Config.ReadTimeout = 2*time.Second, 2*time.Second // a handshake takes long where much goes on
 			srv.EnableHTTP2 = c.h2
 			if c.tls {
 				srv.StartTLS()
@@ -96,7 +96,7 @@ func TestEveryTransport(t *testing.T) {
 			case err := <-done:
 				t.Fatal(err)
 			}
-			time.Sleep(400 * time.Millisecond) // longer than the server's timeouts
+			time.Sleep(2500 * time.Millisecond) // longer than the server's timeouts
 			for range count / 100 {
 				msgs := make([]tailcast.Message, 100)
 				for i := range msgs {

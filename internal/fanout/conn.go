@@ -728,9 +728,10 @@ func (c *Conn) keepRest(rest []byte) {
 
 // copied puts a chunk into out in this connection's own form.
 func (c *Conn) copied(s *Sub, chunk *stream.Chunk) int {
-	c.out = c.Handler.Rewrite(c.out, s, chunk)
-	c.charged = int64(cap(c.out))
-	c.pool.cfg.Budget.Use(c.charged)
+	if c.out = c.Handler.Rewrite(c.out, s, chunk); len(c.out) > 0 { // a filter may have left out all of it; then nothing is flushed either
+		c.charged = int64(cap(c.out))
+		c.pool.cfg.Budget.Use(c.charged)
+	}
 	sent, _ := chunk.Advance(&s.cur, len(chunk.Bytes))
 	s.moved()
 	c.messages.Add(s.passed(chunk, sent))

@@ -545,3 +545,24 @@ func TestReleaseAtAnyMoment(t *testing.T) {
 	}
 	w.pool.Close()
 }
+
+// A filter that comes to know more is of no concern to the many who read without one: there is one for each message, at worst.
+func TestWakingAFilterTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 2})
+		var conns []*fanout.Conn
+		var subs []*fanout.Sub
+		for range 100 {
+			c, _, _ := w.connect(fanout.Options{})
+			conns, subs = append(conns, c), append(subs, w.subscribe(c, "t"))
+		}
+		f := new(stream.Filter)
+		if n := testing.AllocsPerRun(10, func() { w.topic.WakeFiltered(f) }); n > 0 {
+			t.Errorf("%v allocations", n)
+		}
+		for i, c := range conns {
+			finish(c, subs[i])
+		}
+		w.pool.Close()
+	})
+}

@@ -222,11 +222,20 @@ func (t *Topic) Wake() {
 
 // WakeFiltered wakes the subscriptions that read through a filter, when it has come to know more.
 func (t *Topic) WakeFiltered(f *stream.Filter) {
-	t.Each(func(s *Sub) {
-		if s.enc.Filter() == f {
-			s.conn.Wake()
+	var subs []*Sub // most topics have many that read through none
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, m := range s.members {
+			if m.sub.enc.Filter() == f {
+				subs = append(subs, m.sub)
+			}
 		}
-	})
+		s.mu.Unlock()
+	}
+	for _, s := range subs {
+		s.conn.Wake()
+	}
 }
 
 // Len is the number of subscriptions.

@@ -170,11 +170,8 @@ func (l *Log) dropBlock() {
 		b := l.blocks[0]
 		l.first = b.next()
 		l.firstCum = b.cum + uint64(len(b.data))
-		for i := len(b.recs) - 1; i >= 0; i-- {
-			if p := b.recs[i].pos; p != (Position{}) {
-				l.before = p
-				break
-			}
+		for i := range b.recs {
+			l.pass(&b.recs[i])
 		}
 		l.dropOldest()
 	}

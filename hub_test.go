@@ -272,7 +272,7 @@ func TestBadRequestsGetASentence(t *testing.T) {
 }
 
 func TestPublishIsAllOrNothing(t *testing.T) {
-	hub := tailcast.New(tailcast.WithMemoryLimit(1 << 20))
+	hub := tailcast.New(tailcast.WithMemoryLimit(4 << 20))
 	defer hub.Close()
 	ctx := t.Context()
 	ok := tailcast.Message{Data: []byte("x")}

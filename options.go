@@ -90,12 +90,15 @@ func WithRetention(r Retention) Option {
 	return option(func(c *config) { c.retention = r })
 }
 
-// WithMemoryLimit bounds the memory of a hub, in bytes: 256 MiB by default, 0 = no limit. It counts the logs of all topics,
+// minMemory has room for a few messages of the largest size that there always may be.
+const minMemory = 4 * defaultMaxLine
+
+// WithMemoryLimit bounds the memory of a hub, in bytes: 256 MiB by default, at least 4 MiB, 0 = no limit. A message may have a quarter of it. It counts the logs of all topics,
 // their encodings, what was read from Replayers and what is queued for single connections; a connection itself costs a constant on
 // top. At the limit the encodings that were not used for longest go first, since they can be made again, then the oldest messages,
 // those from Replayers before all others.
 func WithMemoryLimit(bytes int64) Option {
-	must(bytes == 0 || bytes >= 1<<20, "WithMemoryLimit(%d): at least 1 MiB, or 0 for no limit", bytes)
+	must(bytes == 0 || bytes >= minMemory, "WithMemoryLimit(%d): at least 4 MiB, or 0 for no limit", bytes)
 	return option(func(c *config) { c.memory = bytes })
 }
 

@@ -574,7 +574,7 @@ func subscribeModel(t *testing.T, seed uint64, gaps, replays *atomic.Int32) {
 		tailcast.WithLagPolicy(tailcast.LagPolicy(1 + seed/2%3)),
 	}
 	if seed%5 == 0 {
-		opts = append(opts, tailcast.WithMemoryLimit(1<<20))
+		opts = append(opts, tailcast.WithMemoryLimit(4<<20))
 	}
 	hub := tailcast.New(opts...)
 	const total = 3000

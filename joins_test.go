@@ -438,7 +438,7 @@ func TestWhatIsLeftOutOfACopyTakesNoMemory(t *testing.T) {
 
 // An encoding is made for the first of its viewers, and may be there for ever. Who that was is not.
 func TestAnEncodingDoesNotKeepItsFirstViewer(t *testing.T) {
-	type secret struct{ bytes [1 << 10]byte }
+	type secret struct{ _ [1 << 10]byte }
 	var gone atomic.Int32
 	s := newSite(t, tailcast.WithAuthenticate(func(*http.Request) (tailcast.Identity, error) {
 		v := new(secret)

@@ -56,7 +56,7 @@ tidy() {
 fuzz() { # fuzz TIME
 	local dir targets
 	dir=$(mktemp -d)
-	trap 'rm -rf "$dir"' EXIT
+	trap "rm -rf '$dir'" EXIT # of the step
 	targets=$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | while read -r package at; do
 		grep -qs '^func Fuzz' "$at"/*_test.go || continue
 		go test -c -vet=off -fuzz=. -o "$dir/${package//\//_}" "$package"

@@ -82,6 +82,9 @@ func TestHTTP2(t *testing.T) {
 		}
 	}
 
+	v.order("leave")
+	eventually(t, "the page's streams end", func() bool { return connections(hub) == 0 })
+
 	// curl, at full speed.
 	const messages = 20_000
 	var wg sync.WaitGroup

@@ -320,6 +320,13 @@ func TestAbruptEndsHaveTheirCause(t *testing.T) {
 					}
 					time.Sleep(time.Minute)
 					v.settled()
+					counted := map[string]string{eof: "client", reset: "client", write: "write_timeout", ping: "ping_timeout", ctx: "context", reason: "context"}[want]
+					if way == wayWS && counted == "client" { // which had a Close frame to send
+						counted = "lost"
+					}
+					if st := v.hub.Stats(); st.Ended[counted] != 1 || st.Accepted != 1 {
+						t.Errorf("not counted as %s, but %v", counted, st.Ended)
+					}
 				})
 			})
 		}

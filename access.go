@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -129,36 +127,10 @@ func (h *Hub) ask(ctx context.Context, f func() error) (err error) {
 	return f()
 }
 
-// panicked reports the panic of a function of the application: to the logger, or else where net/http would have.
-func (h *Hub) panicked(ctx context.Context, p *PanicError, attrs ...any) {
-	h.panics.Add(1)
-	if h.cfg.logger.Enabled(ctx, slog.LevelError) {
-		h.cfg.logger.Error("hook panicked", append(attrs, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))...)
-		return
-	}
-	srv, _ := ctx.Value(http.ServerContextKey).(*http.Server)
-	if srv != nil && srv.ErrorLog != nil {
-		srv.ErrorLog.Printf("tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
-		return
-	}
-	fmt.Fprintf(os.Stderr, "tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
-}
-
-// refuse answers a request that does not become a connection. One that may come back later is told when. An EventSource never
-// comes back after anything but 200, so it gets that, with the advice to come back and last as its end (WHATWG HTML, 9.2.3).
-func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
-	h.refused.Add(1)
-	h.cfg.logger.Debug("request refused", "status", no.status, "reason", no.sentence, "remote", r.RemoteAddr, "error", no.err)
+// answer sends the refusal as a sentence.
+func (no *refusal) answer(w http.ResponseWriter) {
 	head := w.Header()
-	switch f := chooseFormat(r); {
-	case no.status == http.StatusServiceUnavailable && f.transport == formatSSE.transport:
-		last := no.last
-		if last == nil {
-			last = sseError(no.sentence)
-		}
-		streamHeader(head, &f)
-		_, _ = w.Write(append(sseHello(), last...))
-		return
+	switch {
 	case no.status == http.StatusServiceUnavailable:
 		head.Set("Retry-After", strconv.Itoa(retryAfter()))
 	case no.status == http.StatusUnauthorized && head["Www-Authenticate"] == nil:
@@ -169,16 +141,39 @@ func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	http.Error(w, no.sentence, no.status)
 }
 
+// refuse answers a request that does not become a connection. One that may come back later is told when. An EventSource never
+// comes back after anything but 200, so it gets that, with the advice to come back and last as its end (WHATWG HTML, 9.2.3).
+func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	h.noteRefusal(r.Context(), r.RemoteAddr, logRequestRefused, no)
+	if f := chooseFormat(r); no.status == http.StatusServiceUnavailable && f.transport == formatSSE.transport {
+		last := no.last
+		if last == nil {
+			last = sseError(no.sentence)
+		}
+		streamHeader(w.Header(), &f)
+		_, _ = w.Write(append(sseHello(), last...))
+		return
+	}
+	no.answer(w)
+}
+
 // retryAfter is how many seconds a client should wait before it comes back, spread so that not all come at once.
 func retryAfter() int { return 3 + rand.IntN(5) }
 
 // expire closes the connection when its identity ends.
 func (c *Conn) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.expiry != nil { // of what it registered with before
+		c.expiry.Stop()
+		c.expiry = nil
+	}
 	if c.identity.Expires.IsZero() {
 		return
 	}
 	t := time.AfterFunc(time.Until(c.identity.Expires), func() {
-		c.end(&CloseError{Code: 4401, Reason: "what you authenticated with has expired"})
+		c.end(endExpired, &CloseError{Code: 4401, Reason: "what you authenticated with has expired"})
 	})
+	c.expiry = t
 	context.AfterFunc(c.ctx, func() { t.Stop() })
 }

@@ -3,7 +3,6 @@ package tailcast_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"go/ast"
 	"go/parser"
@@ -14,7 +13,6 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -126,24 +124,8 @@ type messages = iter.Seq2[tailcast.Message, error]
 func TestLater(t *testing.T) {
 	hub := tailcast.New()
 	defer hub.Close()
-	ctx := t.Context()
-	_, push := hub.Push(ctx, "alice", "mail", nil)
-	_, drop := hub.Drop(ctx, "alice", "mail")
-	_, disconnect := hub.Disconnect(ctx, "alice", nil)
-	for name, err := range map[string]error{
-		"Push": push, "Drop": drop, "Disconnect": disconnect,
-	} {
-		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	answer := httptest.NewRecorder()
-	hub.PushHandler(nil).ServeHTTP(answer, httptest.NewRequest("POST", "/push", nil))
-	if answer.Code != http.StatusNotImplemented || !strings.Contains(answer.Body.String(), "PushHandler") {
-		t.Errorf("PushHandler: %d %s", answer.Code, answer.Body)
-	}
 	for name, option := range map[string]func(){
-		"WithRegistration":  func() { tailcast.WithRegistration(nil) },
+		"WithRegistration":  func() { tailcast.WithRegistration(nil) }, // without a function it cannot be meant
 		"WithFlushInterval": func() { tailcast.WithFlushInterval(0) },
 		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },

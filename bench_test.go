@@ -130,3 +130,52 @@ func benchmarkFanout(b *testing.B, conns, burst int) {
 	perOp := float64(conns * burst)
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/perOp, "ns/delivery")
 }
+
+// BenchmarkPush pushes to one of 10 000 connected users, each with one connection and so many of 100 topics, and to users who are not
+// there: of those nothing is kept, so it is all the same whether there are a million of them.
+func BenchmarkPush(b *testing.B) {
+	const users, strangers = 10_000, 1_000_000
+	names := make([]string, 100)
+	for i := range names {
+		names[i] = fmt.Sprint("topic", i)
+	}
+	for _, topics := range []int{1, 10, 100} {
+		hub := tailcast.New(tailcast.WithLimits(tailcast.Limits{Topics: 128}))
+		before := heapInUse()
+		var detach []func()
+		for i := range users {
+			detach = append(detach, hub.AttachUser(new(tailcast.DiscardSocket), fmt.Sprint("user", i), names[:topics]...))
+		}
+		each := float64(heapInUse()-before) / users
+		data := []byte(strings.Repeat("x", 128))
+		run := func(name string, want int, user func(i int) string) {
+			b.Run(fmt.Sprintf("topics=%d/%s", topics, name), func(b *testing.B) {
+				all := make([]string, 4096)
+				for i := range all {
+					all[i] = user(i)
+				}
+				b.ReportAllocs()
+				b.ReportMetric(each, "heap-B/conn")
+				for i := 0; b.Loop(); i++ {
+					r, err := hub.Push(b.Context(), all[i%len(all)], names[i%topics], data)
+					if err != nil || r.Matched != want {
+						b.Fatal(r, err)
+					}
+				}
+			})
+		}
+		run("connected", 1, func(i int) string { return fmt.Sprint("user", i*7919%users) })
+		run("not connected", 0, func(i int) string { return fmt.Sprint("stranger", i*7919%strangers) })
+		for _, f := range detach {
+			f()
+		}
+		hub.Close()
+	}
+}
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

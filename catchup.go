@@ -2,6 +2,7 @@ package tailcast
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,8 +19,11 @@ type subscription struct {
 	fan    *fanout.Sub
 	ctx    context.Context // ends with the subscription
 	cancel context.CancelFunc
-	back   bool       // see start
-	filter *filterUse // what its topic's messages pass; nil: everything
+	back   bool // see start
+
+	user     string     // that arrives has counted; guarded by topic.presence.mu
+	departed bool       // guarded by topic.presence.mu
+	filter   *filterUse // what its topic's messages pass; nil: everything
 
 	mu       sync.Mutex  // guards the rest; taken before topic.mu, and before the fan-out's
 	past     *replay     // where it catches up, or waits to
@@ -127,7 +131,7 @@ func (s *subscription) resumeFrom(from Position, alone bool) {
 	case known && from == Earliest():
 		s.begin()
 	case known:
-		s.lost(from)
+		s.lost(from, nil)
 	case !s.topic.wait(s, start{since: from}):
 		s.resume(from) // it has become known in between
 	}
@@ -147,7 +151,7 @@ func (s *subscription) live(cur stream.Cursor) {
 func (s *subscription) begin() {
 	cur := s.topic.log.Oldest()
 	if s.back && cur.Seq > 1 {
-		s.declare(&Gap{To: Position(cur.Pos), Count: int64(cur.Seq - 1), Bytes: int64(cur.Cum), Reason: "no longer kept in memory"})
+		s.declare(gapNotKept, &Gap{To: Position(cur.Pos), Count: int64(cur.Seq - 1), Bytes: int64(cur.Cum), Reason: "no longer kept in memory"})
 	}
 	s.live(cur)
 }
@@ -161,23 +165,27 @@ func (s *subscription) join(from Position) bool {
 	return ok
 }
 
-// lost declares that nothing is known of what came after from, and goes on with what there is.
-func (s *subscription) lost(from Position) {
-	gap, cur := s.topic.lost(from)
-	s.declare(gap)
+// lost declares that nothing is known of what came after from, and goes on with what there is. failed is why a replay was given up
+// that has come so far, nil if none was.
+func (s *subscription) lost(from Position, failed error) {
+	gap, cur, why := s.topic.lost(from, failed)
+	s.declare(why, gap)
 	s.live(cur)
 }
 
-// lost returns the gap after from, of which nothing is known, and where what there is begins.
-func (t *topic) lost(from Position) (*Gap, stream.Cursor) {
-	cur := t.log.Oldest()
+// lost returns the gap after from, of which nothing is known, and where what there is begins. See subscription.lost.
+func (t *topic) lost(from Position, failed error) (*Gap, stream.Cursor, gapReason) {
+	cur, why := t.log.Oldest(), gapUnknown
+	if failed != nil && !errors.Is(failed, ErrUnknownPosition) {
+		why = gapReplayFailed
+	}
 	gap := &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "the position is no longer known here"}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.epoch.Load() == from.Epoch && t.numbered == byHub && from.Offset < cur.Seq-1 {
-		gap.Count, gap.Reason = int64(cur.Seq-1-from.Offset), "no longer kept in memory"
+		gap.Count, gap.Reason, why = int64(cur.Seq-1-from.Offset), "no longer kept in memory", gapNotKept
 	}
-	return gap, cur
+	return gap, cur, why
 }
 
 func (s *subscription) setLine(l stream.Line) {
@@ -187,9 +195,9 @@ func (s *subscription) setLine(l stream.Line) {
 }
 
 // declare tells the viewer of a gap of its own.
-func (s *subscription) declare(gap *Gap) {
+func (s *subscription) declare(why gapReason, gap *Gap) {
 	s.setLine(stream.Whole)
-	s.conn.hub.count(gap)
+	s.conn.hub.countGap(why)
 	frame := s.conn.format.message(nil, s.topic.name, &Message{Gap: gap})
 	if len(frame) > 0 {
 		s.fan.Notice(frame, stream.Position(gap.To))
@@ -219,22 +227,22 @@ func (s *subscription) lagged(cur stream.Cursor) {
 		return
 	}
 	count, bytes, resume := s.topic.log.Missed(cur)
-	s.skip(&Gap{
+	s.skip(gapTooSlow, &Gap{
 		From: Position(cur.Pos), To: Position(resume.Pos), Count: int64(count), Bytes: int64(bytes),
 		Reason: "the viewer was too slow",
 	}, resume)
 }
 
 // skip goes on at cur after a gap; or it closes the connection, if that is the policy, or that of a viewer which cannot be told.
-func (s *subscription) skip(gap *Gap, cur stream.Cursor) {
+func (s *subscription) skip(why gapReason, gap *Gap, cur stream.Cursor) {
 	policy := s.topic.cfg.Lag
 	mute := s.conn.format.transport == formatWebSocket.transport // a bare WebSocket has no way to tell this from a message
 	if policy == LagClose || policy == LagCatchUp && mute {
-		s.conn.hub.count(gap)
-		_ = s.conn.Close(&CloseError{Code: 1013, Reason: tooSlow(gap)})
+		s.conn.hub.countGap(why)
+		s.conn.end(endTooSlow, &CloseError{Code: 1013, Reason: tooSlow(gap)})
 		return
 	}
-	s.declare(gap)
+	s.declare(why, gap)
 	s.live(cur)
 }
 
@@ -337,14 +345,14 @@ func (s *subscription) onward(p *replay, cur stream.Cursor) {
 	from := Position(cur.Pos)
 	switch first, _ := s.topic.log.Bounds(); {
 	case end && err != nil:
-		s.lost(from)
+		s.lost(from, err)
 	case exit.Seq >= first:
 		s.live(exit)
 	case exit.Pos != (stream.Position{}):
 		s.resume(Position(exit.Pos))
 	case s.conn.hub.cfg.limits.ReplayBytes >= 0 && s.replayed >= s.conn.hub.cfg.limits.ReplayBytes && !s.join(from):
 		cur := s.topic.log.Oldest()
-		s.skip(&Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "more of the past than a client may read at a time"}, cur)
+		s.skip(gapReplayLimit, &Gap{From: from, To: Position(cur.Pos), Count: -1, Bytes: -1, Reason: "more of the past than a client may read at a time"}, cur)
 	default:
 		s.resume(from)
 	}
@@ -371,6 +379,7 @@ func (s *subscription) end() {
 	s.topic.forget(s)
 	s.fan.Remove()
 	s.dropFilter()
+	s.departs()
 	s.conn.hub.part(s.topic)
 }
 

@@ -51,7 +51,7 @@ func TestCommands(t *testing.T) {
 			{`{"type":"publish","topic":"secret","data":"","ref":7}`, `error You may not publish topic "secret". #7`},
 			{`{"type":"subscribe","topic":"free\n"}`, `error topic "free\n": bad topic name: control character at byte 4.`},
 			{`{"type":"subscribe","topic":"free` + strings.Repeat("x", 300) + `"}`, `error topic "freexxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"…: bad topic name: 304 bytes, the limit is 255.`},
-			{`{"type":"dance","ref":8}`, `error The command cannot be carried out: type is "dance", want subscribe, unsubscribe or publish. #8`},
+			{`{"type":"dance","ref":8}`, `error The command cannot be carried out: type is "dance", want subscribe, unsubscribe, publish or register. #8`},
 			{`{"type":"publish","topic":"free"}`, `error The command cannot be carried out: data is missing.`},
 			{`hello`, `error The command cannot be carried out: a command is a JSON object, and this is not JSON at byte 1: invalid character 'h' looking for beginning of value.`},
 			{``, `error The command cannot be carried out: a command is a JSON object, and this is not JSON at byte 0: unexpected end of JSON input.`},

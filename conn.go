@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -27,7 +28,7 @@ type Inbound struct {
 type Conn struct {
 	hub      *Hub
 	id       string
-	identity Identity
+	number   uint32 // names it within the hub
 	remote   string
 	format   *format
 	mount    *mount  // what its client may subscribe to
@@ -43,23 +44,34 @@ type Conn struct {
 	meter    meter                    // of what it sends; its reader's
 	socket   net.Conn                 // below TLS; nil if it is not ours
 	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
+	incoming struct {                 // data messages of its client; its reader counts
+		messages, bytes atomic.Int64
+	}
 
 	hooking atomic.Bool  // AfterRead is running: the peer is not to be blamed for silence
 	hooked  atomic.Int64 // when it last returned
 
-	mu          sync.Mutex // guards the rest
+	seat   *seat
+	wanted []string // the topics of its request
+
+	mu          sync.Mutex // guards the rest; taken before Hub.mu
+	identity    Identity
+	waiting     bool        // it has to register before anything else
+	late        *time.Timer // when it is too late for that
+	expiry      *time.Timer // of identity
 	subs        map[string]*subscription
 	order       []string // topics, as subscribed
 	afterRead   []func(*Conn, Inbound) error
 	beforeClose []func(*Conn, error)
 	ending      bool
+	why         endReason
 	cause       error
 	sealed      chan struct{} // closed when its write side is over and its hooks have run
 }
 
 func (h *Hub) newConn(ctx context.Context, remote string, req *request) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), identity: req.identity, remote: remote, format: &req.format, mount: &req.mount, filter: req.filter, asked: req.start,
+		hub: h, id: rand.Text(), number: h.number(), identity: req.identity, remote: remote, seat: req.seat, wanted: req.topics, format: &req.format, mount: &req.mount, filter: req.filter, asked: req.start,
 		meter: newMeter(&h.cfg.limits, time.Now()),
 		subs:  make(map[string]*subscription), sealed: make(chan struct{}),
 		afterRead: slices.Clip(h.cfg.afterRead), beforeClose: slices.Clip(h.cfg.beforeClose),
@@ -71,8 +83,12 @@ func (h *Hub) newConn(ctx context.Context, remote string, req *request) *Conn {
 // ID is a random text that names this connection.
 func (c *Conn) ID() string { return c.id }
 
-// Identity is who it belongs to, as WithAuthenticate has found.
-func (c *Conn) Identity() Identity { return c.identity }
+// Identity is who it belongs to, as WithAuthenticate has found, or WithRegistration: then it changes with a registration.
+func (c *Conn) Identity() Identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity
+}
 
 // Remote is the address of the peer, as http.Request.RemoteAddr tells it.
 func (c *Conn) Remote() string { return c.remote }
@@ -127,6 +143,14 @@ func (c *Conn) subscribe(name string, from start) error {
 
 // join adds a subscription that rests.
 func (c *Conn) join(name string) (*subscription, error) {
+	s, err := c.enter(name)
+	if err == nil {
+		s.arrives()
+	}
+	return s, err
+}
+
+func (c *Conn) enter(name string) (*subscription, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -189,6 +213,19 @@ func (c *Conn) Send(m Message) error {
 	return nil
 }
 
+// dropped appends what declares that direct messages found no room.
+func (c *Conn) dropped(dst []byte, n int) []byte {
+	c.hub.countGap(gapQueueFull)
+	return c.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
+}
+
+// PublishOthers is Hub.Publish for everybody but this connection, which does not get the messages: what a chat does with what a client
+// says. (Who comes back with a position from before them gets them, as another connection.)
+func (c *Conn) PublishOthers(ctx context.Context, msgs ...Message) error {
+	c.fan.Author(c.number)
+	return c.hub.ingress(ctx, nil, c.number, msgs)
+}
+
 // AfterRead adds a hook for the messages of this client, behind those that are set for the hub. Set it in OnConnect: a hook
 // that is added later may miss messages.
 func (c *Conn) AfterRead(f func(*Conn, Inbound) error) {
@@ -212,20 +249,20 @@ func (c *Conn) BeforeClose(f func(*Conn, error)) {
 // Close ends the connection, after what Send has queued. It returns at once; the first cause counts. A WebSocket is closed
 // with the *CloseError that errors.As finds in cause: 1000 for nil, 1011 without a reason if there is none.
 func (c *Conn) Close(cause error) error {
-	if !c.end(cause) {
+	if !c.end(endApplication, cause) {
 		return fmt.Errorf("tailcast: close: %w", ErrClosed)
 	}
 	return nil
 }
 
 // end begins the end of the connection, unless it has begun.
-func (c *Conn) end(cause error) bool {
+func (c *Conn) end(why endReason, cause error) bool {
 	c.mu.Lock()
 	if c.ending {
 		c.mu.Unlock()
 		return false
 	}
-	c.ending, c.cause = true, cause
+	c.ending, c.cause, c.why = true, cause, why
 	hooks := c.beforeClose
 	c.mu.Unlock()
 	if cause == nil {
@@ -241,7 +278,7 @@ func (c *Conn) end(cause error) bool {
 func (c *Conn) drain(cause error) {
 	select {
 	case <-c.fan.Drained():
-		c.end(cause)
+		c.end(endShutdown, cause)
 	case <-c.ctx.Done():
 	}
 }
@@ -296,20 +333,29 @@ func (c *Conn) guard(f func() error) (err error) {
 			return
 		}
 		p := &PanicError{Value: v, Stack: debug.Stack()}
-		c.hub.panicked(c.ctx, p, "conn", c.id)
-		c.end(p)
+		c.hub.panicked(c.ctx, p, slog.String(logConn, c.id))
+		c.end(endPanic, p)
 		err = p
 	}()
 	return f()
 }
 
-// received hands a message of the client to the hooks. It runs on the connection's reader.
-func (c *Conn) received(in Inbound) error {
+// received hands a message of the client to the hooks, and ends the connection where they or the hub will not have it. It runs on the
+// connection's reader.
+func (c *Conn) received(in Inbound) {
+	c.incoming.messages.Add(1)
+	c.incoming.bytes.Add(int64(len(in.Data)))
+	if why, err := c.handle(in); err != nil {
+		c.end(why, err)
+	}
+}
+
+func (c *Conn) handle(in Inbound) (endReason, error) {
 	c.mu.Lock()
 	hooks := c.afterRead
 	c.mu.Unlock()
 	if !c.meter.take(time.Now()) {
-		return c.tooFast()
+		return endLimit, c.tooFast()
 	}
 	c.hooking.Store(true)
 	defer func() {
@@ -318,15 +364,18 @@ func (c *Conn) received(in Inbound) error {
 		c.hooked.Store(now.UnixNano())
 		c.hooking.Store(false)
 	}()
+	if done, err := c.registers(in); done {
+		return unregisteredFor(err), err
+	}
 	for _, f := range hooks {
 		if err := c.guard(func() error { return f(c, in) }); err != nil {
-			return err
+			return endHook, err // a panic has ended it already
 		}
 	}
 	if c.format.objects() {
-		return c.command(in)
+		return endTooSlow, c.command(in)
 	}
-	return nil
+	return 0, nil
 }
 
 // tooFast is the end of a client that sends more than it may.

@@ -62,12 +62,20 @@
 // the end, not to where it began. Gaps pass all filters. An expression has at most 256 bytes and 1000 instructions, a topic 32
 // different filters at a time; a request beyond that is answered 503.
 //
+// # Users
+//
+// A connection belongs to a user if its Identity has one: by WithAuthenticate, from its request, or by WithRegistration, from a message
+// with a token. Hub.Push sends a message to all connections of a user that have a topic, and says how many; Drop takes the topic from them, Disconnect
+// closes them, Presence tells who is there, and TopicConfig.Presence tells the viewers of it. What is pushed is not published: nobody else
+// gets it, and who comes later does not either. Conn.PublishOthers publishes for everybody but the connection itself.
+//
 // # Hooks
 //
 //	hook          called on                how often                 its error
 //	Authenticate  the request's goroutine  once for each request     refuses it with 401
 //	Authorize     the request's goroutine  once for each topic       refuses the request with 403
 //	              the connection's reader  for each command          answers the command with an error
+//	Registration  the connection's reader  for each registration     closes the connection with it, or with 4401
 //	OnConnect     the request's goroutine  once, before any message  closes the connection with it
 //	AfterRead     the connection's reader  for each data message     closes the connection with it
 //	BeforeClose   a goroutine of its own   exactly once              (it has none)
@@ -97,7 +105,9 @@
 //	1013  the client was too slow: the reason says how many messages it missed. Under LagCatchUp this happens only to a bare
 //	      WebSocket, where no Replayer has what it missed or Limits.ReplayBytes is reached. Or a client of tailcast.v1 does not
 //	      read the answers to its commands: then the cause matches ErrQueueFull
-//	4401  the Identity has expired
+//	4401  the Identity has expired, or WithRegistration refuses the token
+//	4403  a registration for a topic that the client may not read
+//	4408  no registration within Limits.RegistrationTime
 //	else  the *CloseError that the cause holds
 //
 // BeforeClose is given the cause: what Close was called with, a hook's error or panic, or else what matches one of these.
@@ -156,4 +166,70 @@
 // WithAuthenticate says who a client is, and WithAuthorize what it may read. Without the latter, only the topics that a handler
 // names are served: see Hub.Handler. WithLimits bounds how many connections there are, in total and of a user or an address,
 // and what a connection may send.
+//
+// # Stats
+//
+// Hub.Stats returns numbers, for expvar, for one: see its example. What counts events never falls, so the difference of two looks is
+// what happened in between. The keys of its maps are these and no others, whatever clients and Sources say of themselves.
+//
+//	Ended          the connection has ended because
+//	client         its client closed it: a WebSocket with a Close frame; a stream, which has no goodbye, in any way
+//	lost           the network did: of a WebSocket without a Close frame, of a stream by a timeout of the kernel's
+//	application    of Conn.Close or Hub.Disconnect
+//	shutdown       of Hub.Shutdown or Hub.Close
+//	too_slow       the client was, and is closed for that: 1013
+//	write_timeout  it took nothing more: ErrWriteTimeout
+//	ping_timeout   nothing was heard of it: ErrPingTimeout
+//	expired        its Identity has: 4401
+//	unregistered   it did not register in time, or was refused
+//	protocol       it broke the protocol: 1002, 1007
+//	limit          it sent too much (1008, 1009), or reached a limit of topics, filters, or connections of a user
+//	hook           OnConnect or AfterRead returned an error
+//	panic          a hook, or its filter, panicked
+//	context        its request's context ended, by the server or by middleware
+//
+// The sum of Ended and of the connections that there are is Accepted. A connection is there until nothing of it is left, which may be
+// seconds after BeforeClose.
+//
+//	GapsByReason      messages are missing because
+//	source            a Source, or who else published the Gap, says so: counted once, however many viewers there are
+//	replayer          a Replayer says so: counted each time that it is read
+//	replay_failed     the Replayer failed for good
+//	unknown_position  a viewer came back to a Position of which nothing is known
+//	not_kept          a viewer came back when memory no longer had what it missed, and there is no Replayer
+//	too_slow          a viewer was, and there is no Replayer, or the LagPolicy says so
+//	replay_limit      a viewer reached Limits.ReplayBytes
+//	queue_full        messages of Conn.Send and Hub.Push found no room: PrivateDropped says how many
+//
+// A viewer that has asked for gaps=0 counts too. A bare WebSocket is not told of a full queue, which then shows in PrivateDropped alone.
+//
+// # Log events
+//
+// WithLogger's logger gets these events. Their texts do not change; what varies is in attributes, with the same key for the same thing.
+// One without a value is left out: there is no error where nothing failed, and no topic for the default topic. Payloads and tokens
+// are not logged; an error or a panic of the application is, as it is, but for a registration's token in its error.
+// What concerns a request is logged with its context, so that a slog.Handler finds there what middleware has put into it.
+//
+//	event                    level  attributes                         when
+//	request refused          DEBUG  status reason remote error         a request does not become a connection; no status: it was answered
+//	push refused             DEBUG  status reason remote error         PushHandler does not carry out a request
+//	registration refused     DEBUG  conn remote code reason error      and the connection is closed for it
+//	connection ended         DEBUG  conn user transport remote reason  nothing of it is left; the reason is a key of Stats.Ended
+//	hook panicked            ERROR  conn topic filter panic stack      a function of the application
+//	source will run again    WARN   source error pause stack           it has failed
+//	source failed            ERROR  source error stack                 and will not run again
+//	replay broke off         WARN   topic error stack                  it is tried again
+//	replay failed            ERROR  topic error stack                  for good: its viewers are told of a gap
+//	replay position unknown  DEBUG  topic error                        a client came back to one that the Replayer does not know
+//	tail missing             WARN   path error                         the file, or its directory, is not there
+//	tail unreadable          WARN   path error                         it cannot be opened or read
+//	tail irregular           WARN   path error                         it is a directory, a pipe or a device
+//	tail unwatched           WARN   path error                         the system does not tell of changes: it is polled
+//	tail damaged             WARN   path error                         a compressed file ends too early, or is wrong inside
+//	tail failed              WARN   path error                         what a file of a glob has could not be published: it is tried again
+//	tail recovered           INFO   path                               what was wrong is over
+//	tail checkpoint          WARN   path error                         it is of no use, or cannot be written
+//	tail checkpoint written  INFO   path                               it could be written again
+//
+// What is wrong with a tail is logged when it begins, and not again until it is over.
 package tailcast

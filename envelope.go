@@ -45,7 +45,7 @@ func (h *objectHandler) Place(dst []byte, s *fanout.Sub) []byte {
 
 // Dropped declares that direct messages found no room.
 func (h *objectHandler) Dropped(dst []byte, n int) []byte {
-	return h.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
+	return h.dropped(dst, n)
 }
 
 // Rewrite is not used.
@@ -66,6 +66,8 @@ func (c *Conn) command(in Inbound) error {
 		err = c.Unsubscribe(cmd.Topic)
 	case cmd.Type == wire.Publish:
 		err = c.publish(&cmd)
+	default:
+		err = errors.New("there is no registration here")
 	}
 	return c.outcome(&cmd, err)
 }
@@ -104,15 +106,21 @@ func (c *Conn) publish(cmd *wire.Command) error {
 	if no := c.may(ActionPublish, cmd.Topic); no != nil {
 		return no
 	}
-	return c.hub.Publish(c.ctx, Message{Topic: cmd.Topic, Data: cmd.Data, Binary: cmd.Binary})
+	m := Message{Topic: cmd.Topic, Data: cmd.Data, Binary: cmd.Binary}
+	if cmd.Others {
+		return c.PublishOthers(c.ctx, m)
+	}
+	return c.hub.Publish(c.ctx, m)
 }
 
 // may asks whether the client may do something in a topic. (The result is no error: a nil *refusal would not be a nil one.)
-func (c *Conn) may(a Action, topic string) *refusal {
+func (c *Conn) may(a Action, topic string) *refusal { return c.mayAs(c.Identity(), a, topic) }
+
+func (c *Conn) mayAs(id Identity, a Action, topic string) *refusal {
 	if no := c.mount.check(topic); no != nil {
 		return no
 	}
-	return c.hub.authorize(c.ctx, Access{Identity: c.identity, Action: a, Topic: topic, Remote: c.remote})
+	return c.hub.authorize(c.ctx, Access{Identity: id, Action: a, Topic: topic, Remote: c.remote})
 }
 
 // outcome answers a command that was carried out, or could not be.

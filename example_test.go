@@ -3,7 +3,9 @@ package tailcast_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
+	"expvar"
 	"fmt"
 	"log"
 	"net/http"
@@ -170,6 +172,38 @@ func ExampleHub_Shutdown() {
 		log.Fatal(err)
 	}
 	<-ended // ListenAndServe returns as soon as Shutdown begins
+}
+
+// The hub's numbers at /debug/vars, beside those of the process: importing expvar puts its handler into http.DefaultServeMux.
+func ExampleHub_Stats() {
+	hub := tailcast.New()
+	defer hub.Close()
+	if expvar.Get("tailcast") == nil { // a name can be published once
+		expvar.Publish("tailcast", expvar.Func(func() any { return hub.Stats() }))
+	}
+	srv := httptest.NewServer(http.DefaultServeMux)
+	defer srv.Close()
+
+	for _, line := range []string{"started", "ready"} {
+		if err := hub.Publish(context.Background(), tailcast.Message{Data: []byte(line)}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	resp, err := http.Get(srv.URL + "/debug/vars")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var vars struct{ Tailcast tailcast.Stats }
+	if err := json.NewDecoder(resp.Body).Decode(&vars); err != nil {
+		log.Fatal(err)
+	}
+	s := vars.Tailcast
+	fmt.Println(s.Published, "messages of", s.PublishedBytes, "bytes in", s.Topics, "topic")
+	fmt.Println(s.Accepted, "connections, of which", s.Ended["too_slow"], "were too slow")
+	// Output:
+	// 2 messages of 12 bytes in 1 topic
+	// 0 connections, of which 0 were too slow
 }
 
 // A chat in a few lines: what one client sends goes to all.

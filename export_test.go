@@ -34,8 +34,17 @@ func (h *Hub) AttachNDJSON(sock fanout.Socket, topics ...string) (detach func())
 	return h.attach(sock, formatNDJSON, topics...)
 }
 
+// AttachUser is Attach for a user's connection with these topics.
+func (h *Hub) AttachUser(sock fanout.Socket, user string, topics ...string) (detach func()) {
+	return h.attachAs(sock, formatWebSocket, Identity{User: user}, topics)
+}
+
 func (h *Hub) attach(sock fanout.Socket, f format, topics ...string) (detach func()) {
-	req := &request{format: f, topics: topics, start: make(map[string]start)}
+	return h.attachAs(sock, f, Identity{}, topics)
+}
+
+func (h *Hub) attachAs(sock fanout.Socket, f format, id Identity, topics []string) (detach func()) {
+	req := &request{format: f, identity: id, topics: topics, start: make(map[string]start)}
 	for _, t := range topics {
 		req.start[t] = start{tail: 0}
 	}
@@ -48,7 +57,7 @@ func (h *Hub) attach(sock fanout.Socket, f format, topics ...string) (detach fun
 	c.farewell = func(*CloseError) []byte { return nil }
 	h.open(c, req, fanout.Options{Socket: sock, Direct: true, Handler: handler, Abort: func() {}})
 	return func() {
-		c.end(nil)
+		c.end(endApplication, nil)
 		<-c.sealed
 		c.leave()
 	}
@@ -80,3 +89,9 @@ func (h *Hub) ReplayEncodings(topic string) (n int) {
 
 // CompileGrep is what the hub makes of grep=….
 var CompileGrep = compileGrep
+
+// Users is how many users have connections.
+func (h *Hub) Users() int { return len(h.users.all()) }
+
+// TailEvent is what is logged of a follower's event, "" if it is not known.
+func TailEvent(event string) string { return tailEvents[event].message }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -396,8 +397,8 @@ func (u *filterUse) panicked(p *PanicError) {
 		ctx = s.conn.ctx
 	}
 	t.mu.Unlock()
-	u.hub.panicked(ctx, p, "filter", u.what.key)
+	u.hub.panicked(ctx, p, slog.String(logTopic, t.name), slog.String(logFilter, u.what.key))
 	for _, s := range viewers {
-		s.conn.end(p)
+		s.conn.end(endPanic, p)
 	}
 }

@@ -65,6 +65,9 @@ func (f *format) encoder(topic string) stream.Encoder {
 			Topic: topic, Pos: wire.Position(r.Pos), Time: r.Time, Data: r.Data,
 			Binary: r.Flags&stream.Binary != 0, Partial: r.Flags&stream.Partial != 0,
 		}
+		if r.Flags&stream.Event != 0 {
+			return f.appendPresence(dst, topic, r)
+		}
 		if r.Flags&stream.Gap != 0 {
 			if f.transport == formatText.transport && f.gaps && r.Flags&stream.AfterPartial != 0 {
 				dst = append(dst, '\n') // the line that was cut does not go on
@@ -73,6 +76,21 @@ func (f *format) encoder(topic string) stream.Encoder {
 		}
 		return f.append(dst, &w)
 	}
+}
+
+// appendPresence appends who has come or left: see presence. Text, and a WebSocket without a subprotocol, have no place for it.
+func (f *format) appendPresence(dst []byte, topic string, r *stream.Record) []byte {
+	object, event := wire.AppendJoin, "join"
+	if r.Data[0] == left {
+		object, event = wire.AppendLeave, "leave"
+	}
+	switch {
+	case f.objects():
+		return f.appendObject(dst, object(nil, topic, string(r.Data[1:]), wire.Position(r.Pos)))
+	case f.transport == formatSSE.transport:
+		return wire.AppendSSEControl(dst, event, object(nil, topic, string(r.Data[1:]), wire.Position(r.Pos)), wire.Position(r.Pos).Append(nil))
+	}
+	return dst
 }
 
 func (f *format) appendStoredGap(dst []byte, w *wire.Record) []byte {

@@ -24,30 +24,37 @@ type Hub struct {
 	pool   *fanout.Pool
 	turns  turns // of replays
 
-	panics    atomic.Int64
-	refused   atomic.Int64 // requests
-	accepted  atomic.Int64 // connections
-	published atomic.Int64 // messages
-	gaps      atomic.Int64 // declared
-	catchups  atomic.Int64 // going on
+	panics         atomic.Int64
+	refused        atomic.Int64 // requests
+	published      atomic.Int64 // messages
+	publishedBytes atomic.Int64
+	gaps           [gapReasons]atomic.Int64 // declared
+	catchups       atomic.Int64             // going on
+	pushes         atomic.Int64
+	pushQueued     atomic.Int64  // for a connection
+	pushDropped    atomic.Int64  // for a connection
+	numbers        atomic.Uint32 // of connections
 
 	seats   seats
+	users   users
 	wg      sync.WaitGroup // what connections have running; added to with mu, until the hub is closed
 	guests  sync.WaitGroup // filters that look at messages, and Replayers that are being read: the application's; added to as wg
 	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
-	mu      sync.Mutex // guards the rest
-	state   hubState
-	topics  map[string]*topic
-	most    int // topics since the map was made: a map keeps the memory of what it had once
-	conns   map[*Conn]struct{}
-	loops   map[*loop]struct{} // of Subscribe
-	idle    chan struct{}      // closed when the hub is closing and the last connection and loop have ended
-	full    chan struct{}      // closed when the hub is closing and its logs have got their last message
-	sources []*sourceRun
-	runs    map[*context.CancelCauseFunc]struct{}
-	running sync.WaitGroup // calls of Run
-	timer   *time.Timer    // for housekeep
+	mu       sync.Mutex // guards the rest
+	state    hubState
+	topics   map[string]*topic
+	most     int // topics since the map was made: a map keeps the memory of what it had once
+	conns    map[*Conn]struct{}
+	accepted int64              // connections, so far
+	past     counters           // of those that are not in conns any more
+	loops    map[*loop]struct{} // of Subscribe
+	idle     chan struct{}      // closed when the hub is closing and the last connection and loop have ended
+	full     chan struct{}      // closed when the hub is closing and its logs have got their last message
+	sources  []*sourceRun
+	runs     map[*context.CancelCauseFunc]struct{}
+	running  sync.WaitGroup // calls of Run
+	timer    *time.Timer    // for housekeep
 }
 
 type hubState uint8
@@ -94,17 +101,22 @@ func New(opts ...Option) *Hub {
 // ErrClosed after Shutdown, ErrTopicOwner for a topic that a Source numbers, ErrMessage or ErrTopicName for a message that
 // is not fit.
 func (h *Hub) Publish(ctx context.Context, msgs ...Message) error {
-	return h.ingress(ctx, nil, msgs)
+	return h.ingress(ctx, nil, 0, msgs)
 }
 
-// ingress checks messages and settles whose their topics are. What it has accepted is appended.
-func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error {
+// ingress checks messages and settles whose their topics are. What it has accepted is appended. from is the connection that does not
+// get them, 0 for none.
+func (h *Hub) ingress(ctx context.Context, pub *publisher, from uint32, msgs []Message) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("tailcast: publish: %w", context.Cause(ctx))
 	}
+	gaps, bytes := 0, 0
 	for i := range msgs {
 		if err := h.check(&msgs[i]); err != nil {
 			return fmt.Errorf("tailcast: publish: message %d: %w", i, err)
+		}
+		if bytes += len(msgs[i].Data); msgs[i].Gap != nil {
+			gaps++
 		}
 	}
 	var one [1]claim
@@ -112,7 +124,12 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, msgs []Message) error
 	if err != nil {
 		return fmt.Errorf("tailcast: publish: %w", err)
 	}
-	h.append(claims, msgs)
+	h.published.Add(int64(len(msgs)))
+	h.publishedBytes.Add(int64(bytes))
+	if gaps > 0 {
+		h.gaps[gapSource].Add(int64(gaps))
+	}
+	h.append(claims, from, msgs)
 	h.appends.Done()
 	if replayerOf(pub) != nil {
 		for i := range claims {
@@ -185,11 +202,10 @@ func (h *Hub) claim(claims []claim, pub *publisher, msgs []Message) ([]claim, er
 }
 
 // append puts accepted messages into their logs. Messages of one topic stand together even where the caller mixed topics.
-func (h *Hub) append(claims []claim, msgs []Message) {
+func (h *Hub) append(claims []claim, from uint32, msgs []Message) {
 	now := time.Now()
-	h.published.Add(int64(len(msgs)))
 	if len(claims) == 1 {
-		claims[0].topic.append(msgs, now)
+		claims[0].topic.append(msgs, from, now)
 		claims[0].topic.claims.Add(-1)
 		return
 	}
@@ -201,7 +217,7 @@ func (h *Hub) append(claims []claim, msgs []Message) {
 				part = append(part, msgs[i])
 			}
 		}
-		c.topic.append(part, now)
+		c.topic.append(part, from, now)
 		c.topic.claims.Add(-1)
 	}
 }
@@ -329,7 +345,7 @@ const stragglerTime = 5 * time.Second
 func (h *Hub) hurry() {
 	const moment = 100 * time.Millisecond
 	for c := range h.Conns() {
-		c.end(errShutdown)
+		c.end(endShutdown, errShutdown)
 	}
 	for _, l := range h.allLoops() {
 		l.cutOff()
@@ -503,6 +519,15 @@ func (h *Hub) endSource(r *sourceRun) {
 	})
 }
 
+// number returns one that no other connection has, as long as there are fewer than 2³² of them; never 0.
+func (h *Hub) number() uint32 {
+	for {
+		if n := h.numbers.Add(1); n != 0 {
+			return n
+		}
+	}
+}
+
 // add makes a connection known, unless the hub is closing.
 func (h *Hub) add(c *Conn) bool {
 	h.mu.Lock()
@@ -511,15 +536,23 @@ func (h *Hub) add(c *Conn) bool {
 		return false
 	}
 	h.conns[c] = struct{}{}
-	h.accepted.Add(1)
+	h.users.move(c, "", c.identity.User)
+	h.accepted++
 	return true
 }
 
 // dismiss removes a connection that has ended.
 func (h *Hub) dismiss(c *Conn) {
+	c.mu.Lock()
+	h.users.move(c, c.identity.User, "")
+	why := c.why
+	c.mu.Unlock()
+	c.logEnd(why) // before Shutdown may return
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, c)
+	h.past.add(c)
+	h.past.ended[why]++
 	h.vacate()
 }
 
@@ -557,5 +590,3 @@ func (h *Hub) forget(t *topic) {
 		h.topics, h.most = shrunk(h.topics), len(h.topics)
 	}
 }
-
-func (h *Hub) count(*Gap) { h.gaps.Add(1) }

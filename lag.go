@@ -36,6 +36,10 @@ type TopicConfig struct {
 	Retention Retention // as WithRetention, as a whole: a zero field in it is no bound, if another one is set
 	Backlog   int       // as WithBacklog; −1 = none
 	Lag       LagPolicy // as WithLagPolicy
+	// Presence tells viewers when the first connection of a user comes to the topic, and when the last one has left it: with join and leave
+	// events, in their place among the messages. An event stream, tailcast.v1 and NDJSON have them, text and a bare WebSocket have not. In a topic
+	// that a Source numbers there are none. See also Hub.Presence.
+	Presence bool
 }
 
 // WithTopicConfig changes options for the topics whose names match pattern, in the syntax of path.Match. It may be given several
@@ -72,6 +76,7 @@ func (c *config) topic(name string) TopicConfig {
 		if rule.Lag != 0 {
 			out.Lag = rule.Lag
 		}
+		out.Presence = out.Presence || rule.Presence
 	}
 	return out
 }

@@ -1,72 +1,13 @@
 package tailcast
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"iter"
-	"net/http"
-	"time"
-)
+import "time"
 
 // The signatures in this file are frozen, so that programs can be planned on them; their work comes in a later version. Until
-// then calls return an error that matches errors.ErrUnsupported, and options panic.
-
-func later(what string) error {
-	return fmt.Errorf("tailcast: %s: not in this version: %w", what, errors.ErrUnsupported)
-}
+// then options panic.
 
 func laterOption(name string) Option {
 	must(false, "%s: not in this version", name)
 	return nil
-}
-
-// A PushResult says what became of a push.
-type PushResult struct {
-	Matched int // connections of the user that have the topic
-	Queued  int // of these, those that will get the message
-	Dropped int // of these, those whose queue had no room
-}
-
-// Push sends a message to all connections of a user that have the topic.
-//
-// Not in this version: it returns an error that matches errors.ErrUnsupported.
-func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushResult, error) {
-	return PushResult{}, later("Push")
-}
-
-// PushHandler returns a handler of POST {"userId","event","message"}, which calls Push. auth decides who may; without it
-// nobody may.
-//
-// Not in this version: the handler answers 501.
-func (h *Hub) PushHandler(auth func(*http.Request) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.refuse(w, r, refusalf(http.StatusNotImplemented, "%v", later("PushHandler")))
-	})
-}
-
-// Drop unsubscribes all connections of a user from a topic, and returns how many.
-//
-// Not in this version: it returns an error that matches errors.ErrUnsupported.
-func (h *Hub) Drop(ctx context.Context, user, topic string) (int, error) { return 0, later("Drop") }
-
-// Disconnect closes all connections of a user with a cause, and returns how many.
-//
-// Not in this version: it returns an error that matches errors.ErrUnsupported.
-func (h *Hub) Disconnect(ctx context.Context, user string, cause error) (int, error) {
-	return 0, later("Disconnect")
-}
-
-// Presence yields the users that have connections with the topic, each once.
-//
-// Not in this version: it yields nobody.
-func (h *Hub) Presence(topic string) iter.Seq[string] { return func(func(string) bool) {} }
-
-// WithRegistration lets a WebSocket say who it is after it was opened, with a message {"token","event"}.
-//
-// Not in this version: it panics.
-func WithRegistration(f func(ctx context.Context, token string) (Identity, error)) Option {
-	return laterOption("WithRegistration")
 }
 
 // WithFlushInterval holds small messages up to d, so that many go out with one write. Default 0: each goes out at once.

@@ -35,6 +35,8 @@ type Limits struct {
 	// memory: 1 GiB by default, −1 = no limit. Beyond it there is a gap of unknown size, and then the oldest message in memory; a
 	// bare WebSocket, which can't be told, is closed with 1013.
 	ReplayBytes int64
+	// RegistrationTime is how long a WebSocket has to register: 15 s by default. See WithRegistration.
+	RegistrationTime time.Duration
 }
 
 // maxTopics is how many topics a connection can have.
@@ -62,6 +64,9 @@ func (l Limits) withDefaults() Limits {
 	if l.ReplayBytes == 0 {
 		l.ReplayBytes = 1 << 30
 	}
+	if l.RegistrationTime == 0 {
+		l.RegistrationTime = 15 * time.Second
+	}
 	return l
 }
 
@@ -73,6 +78,7 @@ func (l Limits) check() {
 	must(l.MessageBytes >= 0, "WithLimits: MessageBytes is %d, must be positive", l.MessageBytes)
 	must(0 <= l.MessageRate && l.MessageRate <= math.MaxFloat64 || l.MessageRate == -1, "WithLimits: MessageRate is %v, must be positive, or -1 for no limit", l.MessageRate)
 	must(l.MessageBurst >= 0, "WithLimits: MessageBurst is %d, must be positive", l.MessageBurst)
+	must(l.RegistrationTime >= 0, "WithLimits: RegistrationTime is %v, must be positive", l.RegistrationTime)
 	must(l.ReplayBytes >= -1, "WithLimits: ReplayBytes is %d, must be positive, or -1 for no limit", l.ReplayBytes)
 }
 
@@ -84,37 +90,77 @@ type seats struct {
 	places map[string]int // by address
 }
 
+// A seatsError is the sentence that says why there is no seat.
+type seatsError string
+
+func (e seatsError) Error() string { return string(e) }
+
+// A seat is what a connection takes of them.
+type seat struct {
+	of          *seats
+	limits      *Limits
+	user, place string // user is guarded by of.mu
+}
+
 // take takes a seat, unless a limit is reached: then the error is the sentence for the client.
-func (s *seats) take(l *Limits, user, remote string) (leave func(), err error) {
+func (s *seats) take(l *Limits, user, remote string) (*seat, error) {
 	place := addressKey(remote)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case l.Connections >= 0 && s.all >= l.Connections:
 		return nil, fmt.Errorf("There are %d connections, which is the limit: try again later.", s.all)
-	case user != "" && l.ConnectionsPerUser >= 0 && s.users[user] >= l.ConnectionsPerUser:
-		return nil, fmt.Errorf("You have %d connections, which is the limit for a user: close one first.", s.users[user])
 	case l.ConnectionsPerAddress >= 0 && s.places[place] >= l.ConnectionsPerAddress:
 		return nil, fmt.Errorf("There are %d connections from your address, which is the limit: close one first.", s.places[place])
 	}
-	s.all++
-	if user != "" && l.ConnectionsPerUser >= 0 {
-		count(&s.users, user, 1)
+	if err := s.count(l, user, 1); err != nil {
+		return nil, err
 	}
+	s.all++
 	if l.ConnectionsPerAddress >= 0 {
 		count(&s.places, place, 1)
 	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.all--
-		if user != "" && l.ConnectionsPerUser >= 0 {
-			count(&s.users, user, -1)
-		}
-		if l.ConnectionsPerAddress >= 0 {
-			count(&s.places, place, -1)
-		}
-	}, nil
+	return &seat{of: s, limits: l, user: user, place: place}, nil
+}
+
+// count adds n to a user's seats, if there is a limit to them and it allows that; mu is held.
+func (s *seats) count(l *Limits, user string, n int) error {
+	switch {
+	case user == "" || l.ConnectionsPerUser < 0:
+		return nil
+	case n > 0 && s.users[user] >= l.ConnectionsPerUser:
+		return seatsError(fmt.Sprintf("You have %d connections, which is the limit for a user: close one first.", s.users[user]))
+	}
+	count(&s.users, user, n)
+	return nil
+}
+
+// move gives the seat to another user, unless that one has too many. A nil seat is nobody's.
+func (s *seat) move(user string) error {
+	if s == nil {
+		return nil
+	}
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	if user == s.user {
+		return nil
+	}
+	if err := s.of.count(s.limits, user, 1); err != nil {
+		return err
+	}
+	_ = s.of.count(s.limits, s.user, -1)
+	s.user = user
+	return nil
+}
+
+func (s *seat) leave() {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.of.all--
+	_ = s.of.count(s.limits, s.user, -1)
+	if s.limits.ConnectionsPerAddress >= 0 {
+		count(&s.of.places, s.place, -1)
+	}
 }
 
 // count adds n under a key, and keeps no zeros.

@@ -35,6 +35,7 @@ type config struct {
 	limits       Limits
 	authenticate func(*http.Request) (Identity, error)
 	authorize    func(context.Context, Access) error
+	register     func(ctx context.Context, token string) (Identity, error)
 	private      int
 	onConnect    []func(*Conn) error
 	afterRead    []func(*Conn, Inbound) error
@@ -240,7 +241,8 @@ func WithHosts(hosts ...string) Option {
 	return option(func(c *config) { c.hosts = set })
 }
 
-// WithLogger makes the hub log to l. By default it logs nothing. It never logs payloads or tokens.
+// WithLogger makes the hub log to l. By default it logs nothing. It never logs payloads or tokens. The events are listed in the package's
+// documentation, under Log events.
 func WithLogger(l *slog.Logger) Option {
 	must(l != nil, "WithLogger(nil)")
 	return option(func(c *config) { c.logger = l })

@@ -248,17 +248,17 @@ func (p *replay) read() {
 		case p.ctx.Err() != nil, err == errJoined, err == errTurn, err == errRest:
 			return
 		case errors.Is(err, ErrUnknownPosition), errors.As(err, &permanent), failed == maxTries:
-			level := slog.LevelError
 			if errors.Is(err, ErrUnknownPosition) { // any client can ask for one
-				level = slog.LevelDebug
+				p.logReplay(slog.LevelDebug, logReplayUnknown, err)
+			} else {
+				p.logReplay(slog.LevelError, logReplayFailed, err)
 			}
-			p.hub.cfg.logger.Log(p.ctx, level, "replay failed", "topic", p.topic.name, "error", err)
 			p.topic.mu.Lock()
 			p.err = err
 			p.topic.mu.Unlock()
 			return
 		}
-		p.hub.cfg.logger.Warn("replay broke off", "topic", p.topic.name, "error", err)
+		p.logReplay(slog.LevelWarn, logReplayBrokeOff, err)
 		if !sleep(p.ctx, jitter(pause)) {
 			return
 		}
@@ -366,7 +366,7 @@ func (p *replay) append(msgs []Message) error {
 			a.Add(stream.Position(pos), nanos, m.flags(), m.Data)
 			continue
 		}
-		p.hub.count(m.Gap)
+		p.hub.countGap(gapReplayer)
 		if pos == (Position{}) {
 			pos = m.Gap.To // from where one gets what comes after it
 		}

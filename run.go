@@ -57,7 +57,7 @@ func (p *publisher) Publish(ctx context.Context, msgs ...Message) error {
 	if p.ended.Load() {
 		return fmt.Errorf("tailcast: publish: the source has ended: %w", ErrClosed)
 	}
-	return p.hub.ingress(ctx, p, msgs)
+	return p.hub.ingress(ctx, p, 0, msgs)
 }
 
 // begin: see topic.begin.
@@ -112,14 +112,14 @@ func (r *sourceRun) loop(ctx context.Context) error {
 			return nil
 		case !again(r.pub.source, err):
 			r.set("failed", err)
-			r.hub.cfg.logger.Error("source failed", "source", r.name, "error", err)
+			r.logFailed(ctx, err)
 			return fmt.Errorf("source %s: %w", r.name, err)
 		}
 		if time.Since(began) > lastPause { // it had been well for a while
 			pause = firstPause
 		}
 		r.set("waiting", err)
-		r.hub.cfg.logger.Warn("source will run again", "source", r.name, "error", err, "pause", pause)
+		r.logWaiting(ctx, err, pause)
 		if !sleep(ctx, jitter(pause)) {
 			r.set("stopped", err)
 			return nil

@@ -87,7 +87,12 @@ type request struct {
 	topics   []string
 	start    map[string]start
 	filter   *filter // nil: everything passes
-	held     func()  // lets go of the topics that start refers to: the connection has them
+	seat     *seat
+
+	registers bool   // it has to say who it is
+	token     string // that it has said
+	hasToken  bool
+	held      func() // lets go of the topics that start refers to: the connection has them
 }
 
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
@@ -117,12 +122,11 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 		h.refuse(w, r, no)
 		return
 	}
-	leave, err := h.seats.take(&h.cfg.limits, req.identity.User, r.RemoteAddr)
-	if err != nil {
+	if req.seat, err = h.seats.take(&h.cfg.limits, req.identity.User, r.RemoteAddr); err != nil {
 		h.refuse(w, r, refusalf(http.StatusServiceUnavailable, "%v", err))
 		return
 	}
-	defer leave()
+	defer req.seat.leave()
 	free, no := h.reserve(req)
 	if no != nil {
 		h.refuse(w, r, no)
@@ -148,6 +152,12 @@ func (h *Hub) admit(r *http.Request, m mount) (*request, *refusal) {
 		return nil, no
 	}
 	req.identity = id
+	if no := h.admitRegistration(r, req); no != nil {
+		return nil, no
+	}
+	if req.registers {
+		return req, nil // then it is asked what it may read
+	}
 	for _, t := range req.topics {
 		if no := h.authorize(r.Context(), Access{Identity: id, Action: ActionRead, Topic: t, Remote: r.RemoteAddr}); no != nil {
 			return nil, no
@@ -352,7 +362,7 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.several.Store(len(req.topics) > 1)
 	o.Hello = c.hello
 	o.Rewrite = c.several.Load() && c.format.marks()
-	o.Failed = func(err error) { c.end(writeCause(err)) }
+	o.Failed = func(err error) { c.end(c.unwritten(err, o.Resident), writeCause(err)) }
 	o.Hold = true
 	c.fan = h.pool.Add(o)
 	if !h.add(c) {
@@ -364,14 +374,25 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.fan.Wake() // says hello
 	for _, f := range h.cfg.onConnect {
 		if err := c.guard(func() error { return f(c) }); err != nil {
-			c.end(err)
+			c.end(endHook, err)
 			return true
 		}
 	}
-	err := c.begin(req)
+	var err error
+	why := unregisteredFor
+	switch {
+	case req.registers && req.hasToken:
+		c.waiting = true
+		err = c.register(registration{token: req.token})
+	case req.registers:
+		c.await()
+	default:
+		err = c.begin(req)
+		why = func(error) endReason { return endLimit }
+	}
 	req.held()
 	if err != nil {
-		c.end(err)
+		c.end(why(err), err)
 		return true
 	}
 	c.fan.Beat() // tells a client where it stands
@@ -405,7 +426,7 @@ func (c *Conn) begin(req *request) error {
 
 // tooLate says goodbye to a client whose connection has opened while the hub began to close.
 func (h *Hub) tooLate(c *Conn, s fanout.Socket) {
-	h.refused.Add(1)
+	h.noteRefusal(c.ctx, c.remote, logRequestRefused, &refusal{sentence: "The server is shutting down."})
 	_, _ = s.WriteSome(append(c.hello, c.farewell(errShutdown)...), h.cfg.writeTimeout)
 }
 
@@ -413,7 +434,10 @@ func (h *Hub) tooLate(c *Conn, s fanout.Socket) {
 func webSocketHandler(c *Conn) (h fanout.Handler, subprotocols []string) {
 	c.farewell = closeFrame
 	if !c.format.objects() {
-		return &plainHandler{}, nil
+		if c.hub.cfg.register != nil {
+			subprotocols = []string{tokenProtocol}
+		}
+		return &plainHandler{}, subprotocols
 	}
 	c.farewell = func(ce *CloseError) []byte { return append(c.format.bye(ce), closeFrame(ce)...) }
 	return &objectHandler{Conn: c}, []string{formatEnvelope.transport}
@@ -428,7 +452,7 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	handler, subprotocols := webSocketHandler(c)
 	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control, Subprotocols: subprotocols})
 	if err != nil {
-		h.refused.Add(1)
+		h.noteRefusal(r.Context(), r.RemoteAddr, logRequestRefused, &refusal{sentence: "The WebSocket's handshake has failed.", err: err})
 		return // the client has been told
 	}
 	nc := ws.NetConn()
@@ -448,7 +472,7 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 		nc.Close()
 		return
 	}
-	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })
+	gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
 	c.readAll(ws)
 	gone()
 	<-c.sealed
@@ -472,7 +496,7 @@ func (c *Conn) control(op wsconn.Opcode, payload []byte) {
 	switch op {
 	case wsconn.OpPong:
 		if !c.meter.take(time.Now()) {
-			c.end(c.tooFast())
+			c.end(endLimit, c.tooFast())
 		}
 		c.fan.SendPong(payload)
 	case wsconn.OpClose:
@@ -507,9 +531,7 @@ func (c *Conn) readAll(ws *wsconn.Conn) {
 		if c.ctx.Err() != nil {
 			continue // what comes after our Close is not for us (RFC 6455, 5.5.1)
 		}
-		if err := c.received(Inbound{Data: data, Binary: binary}); err != nil {
-			c.end(err)
-		}
+		c.received(Inbound{Data: data, Binary: binary})
 	}
 }
 
@@ -517,12 +539,12 @@ func (c *Conn) readAll(ws *wsconn.Conn) {
 func (c *Conn) readFailed(err error) {
 	var peer *wsconn.CloseError
 	if errors.As(err, &peer) {
-		c.end(&CloseError{Code: peer.Code, Reason: peer.Reason})
+		c.end(endClient, &CloseError{Code: peer.Code, Reason: peer.Reason})
 		return
 	}
 	var violation *wsconn.ProtocolError
 	if errors.As(err, &violation) { // lastWord says so to the peer
-		c.end(&CloseError{Code: violation.Code, Reason: violation.Reason, Err: err})
+		c.end(broken(violation.Code), &CloseError{Code: violation.Code, Reason: violation.Reason, Err: err})
 		return
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -530,9 +552,9 @@ func (c *Conn) readFailed(err error) {
 	}
 	// The socket is gone: there is nobody left to write to. (If it is gone because the write side failed, that is the cause.)
 	if werr := c.fan.Err(); werr != nil {
-		c.end(werr)
+		c.end(c.unwritten(werr, false), werr)
 	}
-	c.end(fmt.Errorf("tailcast: read: %w", err))
+	c.end(c.gone(err), fmt.Errorf("tailcast: read: %w", err))
 	c.fan.Abort(err)
 }
 

@@ -22,7 +22,8 @@ import (
 //  4. When ctx is done it returns context.Cause(ctx) soon. Hub.Run then returns nil.
 //  5. SourceFunc, Lines and FromSeq are not run again, since nothing says where they would go on: each error ends them.
 //
-// A panic is recovered, counts as an error, and is reported.
+// A panic is recovered, counts as an error, and is reported. Package tailcasttest has a suite that checks all of it, and one for
+// Replayers.
 type Source interface {
 	Run(ctx context.Context, pub Publisher) error
 }

@@ -45,7 +45,7 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	sock := newResponseSocket(w, points)
 	defer sock.close()
 	if err := sock.timed(h.cfg.writeTimeout, sock.flush); err != nil {
-		h.refused.Add(1)
+		h.noteRefusal(r.Context(), r.RemoteAddr, logRequestRefused, &refusal{sentence: "The response cannot be begun.", err: err})
 		var p *PanicError
 		if errors.As(err, &p) { // an empty 200 would look like a stream that has ended
 			panic(p.Value)
@@ -56,8 +56,8 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 		h.tooLate(c, sock)
 		return
 	}
-	sock.late = func() { c.end(ErrWriteTimeout) } // not before: until then nobody knows of c
-	_ = c.fan.Run(r.Context())                    // Failed is told
+	sock.late = func() { c.end(endWriteTimeout, ErrWriteTimeout) } // not before: until then nobody knows of c
+	_ = c.fan.Run(r.Context())                                     // Failed is told
 	<-c.sealed
 	c.leave()
 }
@@ -88,7 +88,7 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 		h.tooLate(c, sock)
 		return
 	}
-	gone := context.AfterFunc(r.Context(), func() { c.end(context.Cause(r.Context())) })
+	gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
 	defer gone()
 	stop := context.AfterFunc(c.ctx, func() { // after our end the client has a moment for its own
 		<-c.sealed
@@ -104,9 +104,9 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 		err = io.ErrUnexpectedEOF
 	}
 	if werr := c.fan.Err(); werr != nil { // the socket is gone because the write side failed: that is the cause
-		c.end(werr)
+		c.end(c.unwritten(werr, false), werr)
 	}
-	c.end(fmt.Errorf("tailcast: the client has gone: %w", err))
+	c.end(c.gone(err), fmt.Errorf("tailcast: the client has gone: %w", err))
 	c.fan.Abort(err)
 	<-c.sealed
 	c.leave()
@@ -373,7 +373,7 @@ func (h *sseHandler) Place(dst []byte, _ *fanout.Sub) []byte { return dst }
 
 // Dropped declares that direct messages found no room.
 func (h *sseHandler) Dropped(dst []byte, n int) []byte {
-	return h.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
+	return h.dropped(dst, n)
 }
 
 // Rewrite gives each message the id of all topics: an event stream has one Last-Event-ID.
@@ -453,7 +453,7 @@ func (h *textHandler) Place(dst []byte, _ *fanout.Sub) []byte { return dst }
 
 // Dropped declares that direct messages found no room.
 func (h *textHandler) Dropped(dst []byte, n int) []byte {
-	return h.format.message(dst, "", &Message{Gap: &Gap{Count: int64(n), Bytes: -1, Reason: "the connection's queue was full"}})
+	return h.dropped(dst, n)
 }
 
 // Rewrite puts a header before the lines of another topic than before.

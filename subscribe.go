@@ -151,6 +151,9 @@ func (l *loop) emit(recs stream.Records) error {
 		if !ok {
 			return nil
 		}
+		if r.Flags&stream.Event != 0 {
+			continue
+		}
 		m, err := l.message(&r)
 		if err != nil {
 			return err
@@ -184,11 +187,11 @@ func (l *loop) message(r *stream.Record) (Message, error) {
 }
 
 // declare yields a gap of its own and goes on behind it.
-func (l *loop) declare(gap *Gap, cur stream.Cursor) error {
+func (l *loop) declare(why gapReason, gap *Gap, cur stream.Cursor) error {
 	if err := l.ended(); err != nil {
 		return err
 	}
-	l.hub.count(gap)
+	l.hub.countGap(why)
 	l.cur = cur
 	l.watcher.Pass(cur.Cum)
 	pos := cmp.Or(gap.To, gap.From, Earliest()) // never the zero one: that would be from now on
@@ -238,7 +241,7 @@ func (l *loop) place(from Position) error {
 			l.goOn(l.topic.log.Oldest())
 			return nil
 		case known:
-			return l.lost(from)
+			return l.lost(from, nil)
 		case over:
 			return ErrClosed
 		default:
@@ -255,10 +258,10 @@ func (l *loop) goOn(cur stream.Cursor) {
 	l.watcher.Pass(cur.Cum)
 }
 
-// lost declares that nothing is known of what came after from, and goes on with what there is.
-func (l *loop) lost(from Position) error {
-	gap, cur := l.topic.lost(from)
-	return l.declare(gap, cur)
+// lost declares that nothing is known of what came after from, and goes on with what there is: see subscription.lost.
+func (l *loop) lost(from Position, failed error) error {
+	gap, cur, why := l.topic.lost(from, failed)
+	return l.declare(why, gap, cur)
 }
 
 // lagged is called when the topic's log no longer has what comes next.
@@ -270,7 +273,7 @@ func (l *loop) lagged() error {
 		return l.place(Position(l.cur.Pos))
 	}
 	count, bytes, cur := l.topic.log.Missed(l.cur)
-	return l.declare(&Gap{
+	return l.declare(gapTooSlow, &Gap{
 		From: Position(l.cur.Pos), To: Position(cur.Pos), Count: int64(count), Bytes: int64(bytes),
 		Reason: "the program was too slow",
 	}, cur)
@@ -372,7 +375,7 @@ func (l *loop) onward() error {
 	first, _ := l.topic.log.Bounds()
 	switch {
 	case end && err != nil:
-		return l.lost(Position(l.cur.Pos))
+		return l.lost(Position(l.cur.Pos), err)
 	case exit.Seq >= first:
 		l.goOn(exit)
 		return nil

@@ -226,7 +226,7 @@ func (t *Tail) initGroup(cfg follow.Config) {
 
 func (t *Tail) report(path, event string, err error) {
 	if pub, _ := t.publisher(); pub != nil {
-		pub.hub.cfg.logger.Warn("tail "+event, "path", path, "error", err)
+		pub.hub.logTail(path, event, err)
 	}
 }
 

@@ -44,6 +44,7 @@ func serveSiteOn(t testing.TB, hub *tailcast.Hub, h http.Handler, l *testnet.Lis
 		if n := hub.Stats(); len(n.Connections) != 0 {
 			t.Errorf("connections are left: %v", n.Connections)
 		}
+		consistent(t, hub.Stats())
 	})
 	return s
 }

@@ -31,6 +31,8 @@ type topic struct {
 	filters  map[string]*filterUse
 	lives    int // how often the replayer has changed: what was read from another one is nobody's any more
 
+	presence presence
+
 	pacing   sync.Mutex // guards the rest, which is pace's
 	paced    uint64     // Bytes of the log when pace last looked
 	patience patience
@@ -138,9 +140,10 @@ func (t *topic) abandon(pub *publisher) {
 }
 
 // append adds messages that claim has accepted.
-func (t *topic) append(msgs []Message, now time.Time) {
+func (t *topic) append(msgs []Message, from uint32, now time.Time) {
 	nanos := now.UnixNano()
 	a := t.log.Begin()
+	a.From = from
 	for i := range msgs {
 		t.add(&a, &msgs[i], nanos)
 	}

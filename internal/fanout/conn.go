@@ -67,6 +67,7 @@ type Conn struct {
 	released chan struct{} // closed when subscriptions may send
 	urgent   atomic.Bool   // something below mu waits to be taken
 	draining atomic.Bool   // ending was set to drain
+	author   atomic.Uint32 // see Author
 
 	// Touched only by whoever has the turn.
 	out      []byte // bytes of ours that go before anything else: a frame is never interrupted
@@ -183,6 +184,7 @@ func (c *Conn) enqueue(frame []byte, messages int) error {
 		return os.ErrClosed
 	}
 	if n := len(c.private) + c.taken; n > 0 && n+len(frame) > c.pool.cfg.PrivateBytes || !c.pool.cfg.Budget.Room(len(frame)) {
+		c.w.refused.Add(uint64(messages))
 		if c.refused += messages; c.refused > 0 {
 			c.urgent.Store(true)
 		}
@@ -193,6 +195,7 @@ func (c *Conn) enqueue(frame []byte, messages int) error {
 	c.private = append(c.declare(c.private), frame...)
 	grown := cap(c.private) - before
 	c.queued += messages
+	c.w.private.Add(uint64(messages))
 	c.urgent.Store(true)
 	c.mu.Unlock()
 	c.pool.cfg.Budget.Use(int64(grown))
@@ -229,6 +232,9 @@ func (c *Conn) Beat() { c.ask(func() { c.quiet = true }) }
 
 // CopyMessages sends messages through Handler.Rewrite from now on.
 func (c *Conn) CopyMessages() { c.request(op{kind: opCopy}) }
+
+// Author says whose records are not sent to this connection, from now on: see stream.Appender.From.
+func (c *Conn) Author(from uint32) { c.author.Store(from) }
 
 // Release lets the subscriptions of a connection send that was added with Hold. It is called once. What was asked of them until
 // then is carried out first, so that whoever asks during the first message sees them all in their places.
@@ -687,6 +693,14 @@ func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
 			c.Handler.Lagged(s, s.cur)
 			continue
 		}
+		if self := c.author.Load(); self != 0 {
+			n, own := chunk.Run(self)
+			if chunk.Cut(n); own {
+				chunk.Advance(&s.cur, len(chunk.Bytes))
+				s.moved()
+				return 1, false, nil
+			}
+		}
 		if c.Rewrite {
 			own := chunk // the Handler may keep its argument, and chunk is to stay on the stack
 			return c.copied(s, &own), false, nil
@@ -781,6 +795,5 @@ func (c *Conn) Remove() {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	delete(c.w.members, c)
-	c.pool.gone.messages.Add(c.messages.Load())
-	c.pool.gone.bytes.Add(c.sent.Load())
+	c.w.gone.add(c)
 }

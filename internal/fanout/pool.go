@@ -7,6 +7,7 @@ package fanout
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,10 +38,19 @@ type Pool struct {
 	stopped sync.Once
 	wg      sync.WaitGroup
 	next    atomic.Uint32 // spreads connections over workers
+}
 
-	gone struct { // counters of connections that have ended
-		messages, bytes atomic.Uint64
-	}
+// Counts are what connections have been sent so far.
+type Counts struct {
+	Messages uint64 // that were handed to the kernel
+	Bytes    uint64 // that were handed to the kernel
+	Private  uint64 // messages that Send has queued
+	Refused  uint64 // messages for which Send had no room
+}
+
+func (n *Counts) add(c *Conn) {
+	n.Messages += c.messages.Load()
+	n.Bytes += c.sent.Load()
 }
 
 // NewPool returns a pool without goroutines.
@@ -72,18 +82,26 @@ func (p *Pool) Close() {
 	p.wg.Wait()
 }
 
-// Sent returns the messages and bytes that were handed to the kernel by all connections so far.
-func (p *Pool) Sent() (messages, bytes uint64) {
-	messages, bytes = p.gone.messages.Load(), p.gone.bytes.Load()
+// Counts returns the sum over all connections that there are or have been. From one call to the next no number falls: who has
+// ended and who has not is taken at one moment, for each worker.
+func (p *Pool) Counts() (n Counts) {
+	var conns []*Conn
 	for _, w := range p.workers {
 		w.mu.Lock()
+		n.Messages += w.gone.Messages
+		n.Bytes += w.gone.Bytes
+		n.Private += w.private.Load()
+		n.Refused += w.refused.Load()
+		conns = slices.Grow(conns, len(w.members))
 		for c := range w.members {
-			messages += c.messages.Load()
-			bytes += c.sent.Load()
+			conns = append(conns, c)
 		}
 		w.mu.Unlock()
 	}
-	return messages, bytes
+	for _, c := range conns { // without the lock, which a publisher may be waiting for
+		n.add(c)
+	}
+	return n
 }
 
 // tick is how often liveness is looked at: a tenth of the shortest interval, between 10 ms and 1 s.
@@ -107,6 +125,9 @@ type worker struct {
 	topics  []*shard   // that have something new
 	conns   []*Conn    // whose turn it is; their turn is claimed for the worker
 	members map[*Conn]struct{}
+	gone    Counts // what members have sent that have ended
+
+	private, refused atomic.Uint64 // what Counts says, for members and those that have ended
 }
 
 func (w *worker) run() {

@@ -48,6 +48,27 @@ func (s *segment) chunk(i, limit int) Chunk {
 	}
 }
 
+// Run is how many messages c begins with that are all from one, or all from others.
+func (c *Chunk) Run(from uint32) (n int, own bool) {
+	if c.recs == nil {
+		return len(c.ends), false
+	}
+	own = c.recs[0].from == from
+	for n < len(c.recs) && (c.recs[n].from == from) == own {
+		n++
+	}
+	return n, own
+}
+
+// Cut leaves the first n messages.
+func (c *Chunk) Cut(n int) {
+	c.ends = c.ends[:n]
+	c.Bytes = c.Bytes[:c.ends[n-1]-c.base]
+	if c.recs != nil {
+		c.recs = c.recs[:n]
+	}
+}
+
 // Full is how many of the first n messages are not empty, as those are that a filter has left out.
 func (c *Chunk) Full(n int) int {
 	full, last := 0, c.base

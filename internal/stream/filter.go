@@ -214,7 +214,7 @@ func (s *selection) judge(seq uint64) {
 // passes decides about record i of a block. The parts of a line that was cut go the way of its first one, also where nobody has
 // asked about that. Where it is gone they pass: whoever has got it is not to miss the rest.
 func (s *selection) passes(m *marks, i int, r *Record) (pass, ok bool) {
-	if r.Flags&Gap != 0 {
+	if r.Flags&(Gap|Event) != 0 {
 		return true, true
 	}
 	if pass, known := s.continues(r.Seq); known {

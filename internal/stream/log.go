@@ -66,12 +66,15 @@ func (l *Log) Base() Position {
 }
 
 // An Appender adds records to a log in one go: nobody sees a part of them, and no other record comes between them.
-type Appender struct{ l *Log }
+type Appender struct {
+	l    *Log
+	From uint32 // whose the records are that are added next; 0 is nobody. See Chunk.Run
+}
 
 // Begin locks the log for an Appender. End must follow.
 func (l *Log) Begin() Appender {
 	l.mu.Lock()
-	return Appender{l}
+	return Appender{l: l}
 }
 
 // NextSeq is the arrival number that the next Add will give.
@@ -83,7 +86,7 @@ func (a *Appender) Add(pos Position, nanos int64, flags Flags, data []byte) {
 	b := l.open(len(data))
 	before := b.size()
 	b.data = append(b.data, data...)
-	b.recs = append(b.recs, rec{pos: pos, bits: uint32(len(b.data))<<flagBits | uint32(flags), time: nanos})
+	b.recs = append(b.recs, rec{pos: pos, bits: uint32(len(b.data))<<flagBits | uint32(flags), from: a.From, time: nanos})
 	b.note(pos)
 	l.grown += b.size() - before
 	l.next++

@@ -18,6 +18,7 @@ const (
 	Binary  Flags = 1 << iota // the payload is not text
 	Partial                   // a cut line that goes on in the next record
 	Gap                       // the payload is a declared loss in its stored form
+	Event                     // the payload is no message, but something that happened: for the encoders that know it
 
 	// AfterPartial is said of a record and not stored: the record before it is Partial.
 	AfterPartial Flags = 1 << 7
@@ -41,6 +42,7 @@ const MaxRecord = 64 << 20
 type rec struct {
 	pos  Position
 	bits uint32 // end of the payload in block.data << flagBits | flags
+	from uint32 // Appender.From
 	time int64
 }
 

@@ -12,7 +12,8 @@ import (
 //
 //	{"type":"subscribe","topic":"app","since":"1abc.zz","tail":10,"ref":1}
 //	{"type":"unsubscribe","topic":"app","ref":2}
-//	{"type":"publish","topic":"app","data":"…","b64":true,"ref":3}
+//	{"type":"publish","topic":"app","data":"…","b64":true,"others":true,"ref":3}
+//	{"type":"register","token":"…","event":"app","ref":4}
 type Command struct {
 	Type   string // one of the constants below
 	Topic  string // whatever the client has sent: to be checked
@@ -20,6 +21,9 @@ type Command struct {
 	Tail   int // −1 = not said
 	Data   []byte
 	Binary bool    // Data came in base64
+	Others bool    // Data is for everybody but the client itself
+	Token  string  // of a registration, whose Topic comes as event
+	Named  bool    // event was there
 	Ref    []int64 // what its answer has to carry: one number, or none
 }
 
@@ -28,6 +32,7 @@ const (
 	Subscribe   = "subscribe"
 	Unsubscribe = "unsubscribe"
 	Publish     = "publish"
+	Register    = "register"
 )
 
 // ParseCommand reads a command. Names of members count letter by letter, unknown ones are ignored, null stands for a member
@@ -54,8 +59,11 @@ func ParseCommand(b []byte) (Command, error) {
 	case Unsubscribe:
 	case Publish:
 		c.data(&m)
+	case Register:
+		c.token(&m)
+		c.Topic, c.Named = m.text("event")
 	default:
-		m.fail(fmt.Errorf("type is %s, want subscribe, unsubscribe or publish", quote(c.Type)))
+		m.fail(fmt.Errorf("type is %s, want subscribe, unsubscribe, publish or register", quote(c.Type)))
 	}
 	return c, m.err
 }
@@ -71,6 +79,14 @@ func commandError(err error) error {
 		return fmt.Errorf("a command is a JSON object, and this is of type %s", kind.Value)
 	}
 	return fmt.Errorf("a command is a JSON object: %w", err)
+}
+
+// token does not quote what it finds: it may be one.
+func (c *Command) token(m *commandReader) {
+	raw, _ := m.member("token")
+	if json.Unmarshal(raw, &c.Token) != nil || c.Token == "" {
+		m.fail(errors.New("token is missing, empty, or not a string"))
+	}
 }
 
 func (c *Command) since(m *commandReader) {
@@ -94,7 +110,7 @@ func (c *Command) data(m *commandReader) {
 	if !ok {
 		m.fail(errors.New("data is missing"))
 	}
-	c.Data = []byte(s)
+	c.Data, c.Others = []byte(s), m.flag("others")
 	if c.Binary = m.flag("b64"); !c.Binary {
 		return
 	}

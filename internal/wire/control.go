@@ -48,22 +48,26 @@ func AppendPos(dst []byte, topic string, pos Position) []byte {
 	return append(pos.Append(dst), `"}`...)
 }
 
-// AppendJoin appends the object that says that a user has come to a topic.
-func AppendJoin(dst []byte, topic, user string) []byte {
-	return appendPresence(dst, "join", topic, user)
+// AppendJoin appends the object that says that a user has come to a topic, and its position there if it has one.
+func AppendJoin(dst []byte, topic, user string, pos Position) []byte {
+	return appendPresence(dst, "join", topic, user, pos)
 }
 
-// AppendLeave appends the object that says that a user has left a topic.
-func AppendLeave(dst []byte, topic, user string) []byte {
-	return appendPresence(dst, "leave", topic, user)
+// AppendLeave appends the object that says that a user has left a topic, as AppendJoin.
+func AppendLeave(dst []byte, topic, user string, pos Position) []byte {
+	return appendPresence(dst, "leave", topic, user, pos)
 }
 
-func appendPresence(dst []byte, event, topic, user string) []byte {
+func appendPresence(dst []byte, event, topic, user string, pos Position) []byte {
 	dst = append(dst, `{"event":"`...)
 	dst = append(dst, event...)
 	dst = append(dst, `","topic":`...)
 	dst = AppendJSONString(dst, []byte(topic))
 	dst = append(dst, `,"user":`...)
 	dst = AppendJSONString(dst, []byte(user))
+	if !pos.IsZero() {
+		dst = append(dst, `,"id":"`...)
+		dst = append(pos.Append(dst), '"')
+	}
 	return append(dst, '}')
 }

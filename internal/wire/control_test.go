@@ -16,8 +16,8 @@ func TestControlObjects(t *testing.T) {
 		`{"event":"ok","ref":-7}`:                                             wire.AppendOK(nil, -7),
 		`{"event":"ok"}`:                                                      wire.AppendOK(nil),
 		`{"event":"pos","topic":"app","id":"1a.1"}`:                           wire.AppendPos(nil, "app", wire.Position{Epoch: 10, Offset: 1}),
-		`{"event":"join","topic":"app","user":"eve\n"}`:                       wire.AppendJoin(nil, "app", "eve\n"),
-		`{"event":"leave","topic":"","user":"eve"}`:                           wire.AppendLeave(nil, "", "eve"),
+		`{"event":"join","topic":"app","user":"eve\n"}`:                       wire.AppendJoin(nil, "app", "eve\n", wire.Position{}),
+		`{"event":"leave","topic":"","user":"eve"}`:                           wire.AppendLeave(nil, "", "eve", wire.Position{}),
 	} {
 		if string(got) != want || !json.Valid(got) {
 			t.Errorf("got %s, want %s", got, want)
@@ -44,8 +44,8 @@ func FuzzControl(f *testing.F) {
 			{wire.AppendError(nil, text, ref), object{Event: "error", Reason: text8, Ref: &ref}},
 			{wire.AppendOK(nil, ref), object{Event: "ok", Ref: &ref}},
 			{wire.AppendPos(nil, topic, wire.Earliest()), object{Event: "pos", Topic: topic8, ID: "earliest"}},
-			{wire.AppendJoin(nil, topic, text), object{Event: "join", Topic: topic8, User: text8}},
-			{wire.AppendLeave(nil, topic, text), object{Event: "leave", Topic: topic8, User: text8}},
+			{wire.AppendJoin(nil, topic, text, wire.Position{}), object{Event: "join", Topic: topic8, User: text8}},
+			{wire.AppendLeave(nil, topic, text, wire.Position{}), object{Event: "leave", Topic: topic8, User: text8}},
 		} {
 			var got object
 			if err := json.Unmarshal(tt.b, &got); err != nil {

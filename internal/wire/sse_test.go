@@ -93,7 +93,7 @@ func TestSSEStreamAsABrowserSeesIt(t *testing.T) {
 	s = wire.AppendSSEID(s[:len(s)-1], joined) // the later id counts
 	s = wire.AppendSSE(s, &wire.Record{Data: nil})
 	s = wire.AppendSSEID(s, []byte("1a.5"))
-	s = wire.AppendSSEControl(s, "join", wire.AppendJoin(nil, "app", "eve"), nil)
+	s = wire.AppendSSEControl(s, "join", wire.AppendJoin(nil, "app", "eve", wire.Position{}), nil)
 	s = wire.AppendSSEID(s, nil)
 	s = wire.AppendSSEControl(s, "bye", wire.AppendBye(nil, 1001, "", 0), []byte("1a.6"))
 	s = append(s, "data: cut"...)

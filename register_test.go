@@ -1,0 +1,272 @@
+package tailcast_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/internal/testnet"
+)
+
+// tokens know t-NAME for the user NAME.
+func tokens(_ context.Context, token string) (tailcast.Identity, error) {
+	user, ok := strings.CutPrefix(token, "t-")
+	if !ok {
+		return tailcast.Identity{}, errors.New("unknown token " + token)
+	}
+	return tailcast.Identity{User: user}, nil
+}
+
+func newPushSite(t *testing.T, opts ...tailcast.Option) *site {
+	return newSite(t, append([]tailcast.Option{tailcast.WithRegistration(tokens), tailcast.WithAuthorize(tailcast.AllowAllTopics)}, opts...)...)
+}
+
+func say(t *testing.T, ws *testnet.WS, format string, args ...any) {
+	t.Helper()
+	if err := ws.WriteFrame(true, testnet.OpText, fmt.Appendf(nil, format, args...)); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func (s *site) pushed(user, topic, data string, want tailcast.PushResult) {
+	s.t.Helper()
+	got, err := s.hub.Push(s.t.Context(), user, topic, []byte(data))
+	if err != nil || got != want {
+		s.t.Errorf("Push(%s, %s) = %+v, %v; want %+v", user, topic, got, err, want)
+	}
+}
+
+// wantClosed reads the Close frame.
+func wantClosed(t *testing.T, ws *testnet.WS, code int, reason string) {
+	t.Helper()
+	_, data, err := ws.ReadMessage()
+	var closed *testnet.ClosedError
+	if !errors.As(err, &closed) || closed.Code != code || !strings.Contains(closed.Reason, reason) {
+		t.Errorf("got %q, %v; want a close with %d, %q", data, err, code, reason)
+	}
+}
+
+func one(n int) tailcast.PushResult { return tailcast.PushResult{Matched: n, Queued: n} }
+
+func TestRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newPushSite(t)
+		a, b := s.ws(""), s.ws("")
+		synctest.Wait()
+		s.publish("nobody has registered yet")
+		say(t, a, `{"token":"t-ann","event":"orders"}`)
+		say(t, b, `{"token":"t-bob","event":"orders"}`)
+		s.pushed("ann", "orders", "for ann", one(1))
+		s.pushed("ann", "news", "not hers", one(0))
+		s.pushed("eve", "orders", "who?", one(0))
+		frames(t, a, "for ann")
+		say(t, a, ` { "event" : "news", "more" : 1, "token" : "t-ann" } `) // a second one
+		say(t, a, `{"token":"t-ann","event":"news"}`)                      // again
+		s.pushed("ann", "news", "news for ann", one(1))
+		s.pushed("ann", "orders", "still", one(1))
+		frames(t, a, "news for ann", "still")
+		if got := slices.Sorted(s.hub.Presence("orders")); !slices.Equal(got, []string{"ann", "bob"}) {
+			t.Errorf("present: %q", got)
+		}
+		// What is published for all reaches those who have the topic.
+		if err := s.hub.Publish(t.Context(), tailcast.Message{Topic: "orders", Data: []byte("to all")}); err != nil {
+			t.Fatal(err)
+		}
+		frames(t, a, "to all")
+		frames(t, b, "to all")
+		// Another token moves the connection: nothing of the former user's reaches it.
+		say(t, a, `{"token":"t-cat","event":"orders"}`)
+		s.pushed("ann", "orders", "for ann", one(0))
+		s.pushed("ann", "news", "for ann", one(0))
+		s.pushed("cat", "news", "ann had asked for it", one(0))
+		s.pushed("cat", "orders", "for cat", one(1))
+		frames(t, a, "for cat")
+		// Several connections of a user.
+		c := s.ws("?topic=orders")
+		say(t, c, `{"token":"t-cat"}`) // for the topics of its request
+		s.pushed("cat", "orders", "for both", one(2))
+		frames(t, a, "for both")
+		frames(t, c, "for both")
+		if n, err := s.hub.Drop(t.Context(), "cat", "orders"); n != 2 || err != nil {
+			t.Errorf("Drop: %d, %v", n, err)
+		}
+		s.pushed("cat", "orders", "dropped", one(0))
+		say(t, c, `{"token":"t-cat","event":"orders"}`)
+		s.pushed("cat", "orders", "back", one(1))
+		frames(t, c, "back")
+		if n, err := s.hub.Disconnect(t.Context(), "cat", &tailcast.CloseError{Code: 4001, Reason: "enough"}); n != 2 || err != nil {
+			t.Errorf("Disconnect: %d, %v", n, err)
+		}
+		wantClosed(t, a, 4001, "enough")
+		wantClosed(t, c, 4001, "enough")
+		synctest.Wait()
+		s.pushed("cat", "orders", "gone", one(0))
+		if got := slices.Collect(s.hub.Presence("orders")); !slices.Equal(got, []string{"bob"}) {
+			t.Errorf("present: %q", got)
+		}
+	})
+}
+
+func TestRegistrationWithEnvelopes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var read []string
+		s := newPushSite(t, tailcast.WithAfterRead(func(_ *tailcast.Conn, in tailcast.Inbound) error {
+			read = append(read, string(in.Data))
+			return nil
+		}))
+		ws := s.wsWith("?topic=orders", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		say(t, ws, `{"type":"subscribe","topic":"orders","ref":1}`)
+		frames(t, ws, `{"event":"error","reason":"Register first: {\"type\":\"register\",\"token\":\"…\"}.","ref":1}`)
+		say(t, ws, `{"type":"register","token":"t-ann","ref":2}`)
+		frames(t, ws, `{"event":"ok","ref":2}`, `{"event":"pos","topic":"orders","id":"earliest"}`)
+		s.pushed("ann", "orders", "x", one(1))
+		frames(t, ws, `{"topic":"orders","data":"x"}`)
+		say(t, ws, `{"type":"unsubscribe","topic":"orders","ref":3}`)
+		frames(t, ws, `{"event":"ok","ref":3}`)
+		s.pushed("ann", "orders", "x", one(0))
+		if len(read) != 1 || !strings.Contains(read[0], "unsubscribe") {
+			t.Errorf("AfterRead got %q", read)
+		}
+		say(t, ws, `{"type":"register","token":"wrong","event":"orders"}`)
+		if _, data, _ := ws.ReadMessage(); !strings.HasPrefix(string(data), `{"event":"bye","code":4401`) {
+			t.Errorf("got %s", data)
+		}
+		wantClosed(t, ws, 4401, "the token is not accepted")
+	})
+}
+
+func TestRegistrationsThatAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		say    string
+		code   int
+		reason string
+	}{
+		{`{"token":"wrong","event":"orders"}`, 4401, "the token is not accepted"},
+		{`{"token":"","event":"orders"}`, 4401, "token is empty"},
+		{`{"token":5,"event":"orders"}`, 4401, "token is not a string"},
+		{`{"token":"t-ann","event":5}`, 4401, "event is not a string"},
+		{`{"token":"t-ann","event":"secret"}`, 4403, `You may not read topic "secret".`},
+		{`{"token":"t-ann","event":"` + strings.Repeat("x", 300) + `"}`, 4403, "topic"},
+		{`{"event":"orders"}`, 4401, "the first message has to be"},
+		{`hello`, 4401, "the first message has to be"},
+		{``, 4401, "the first message has to be"},
+		{`[]`, 4401, "the first message has to be"},
+		{`{"token":"t-old","event":"orders"}`, 4401, "the token has expired"},
+		{`{"token":"t-busy","event":"orders"}`, 1013, "come back later"},
+		{`{"token":"t-panic","event":"orders"}`, 1011, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var logged strings.Builder
+			s := newSite(t, tailcast.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+				tailcast.WithAuthorize(func(_ context.Context, a tailcast.Access) error {
+					if a.Topic == "secret" {
+						return errors.New("no")
+					}
+					return nil
+				}),
+				tailcast.WithRegistration(func(ctx context.Context, token string) (tailcast.Identity, error) {
+					id, err := tokens(ctx, token)
+					switch id.User {
+					case "old":
+						id.Expires = time.Now()
+					case "busy":
+						err = &tailcast.CloseError{Code: 1013, Reason: "come back later"}
+					case "panic":
+						panic("no such table")
+					}
+					return id, err
+				}))
+			ws := s.ws("")
+			if err := ws.WriteFrame(true, testnet.OpText, []byte(c.say)); err != nil {
+				t.Fatal(err)
+			}
+			wantClosed(t, ws, c.code, c.reason)
+			synctest.Wait()
+			if strings.Contains(logged.String(), "t-") {
+				t.Errorf("the log has a token: %s", &logged)
+			}
+		})
+	}
+}
+
+func TestRegistrationMayBeLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newPushSite(t)
+		began := time.Now()
+		late, inTime := s.ws(""), s.ws("")
+		time.Sleep(15*time.Second - 1)
+		say(t, inTime, `{"token":"t-ann","event":"orders"}`)
+		wantClosed(t, late, 4408, "no registration within 15s")
+		if d := time.Since(began); d != 15*time.Second {
+			t.Errorf("closed after %v", d)
+		}
+		time.Sleep(20 * time.Second)
+		s.pushed("ann", "orders", "x", one(1))
+	})
+}
+
+func TestATokenInTheHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newPushSite(t)
+		token := base64.RawURLEncoding.EncodeToString([]byte("t-ann"))
+		offer := func(list ...string) http.Header {
+			return http.Header{"Sec-Websocket-Protocol": {strings.Join(list, ", ")}}
+		}
+		ws := s.wsWith("?topic=orders", offer("tailcast.token", token))
+		if got := ws.Subprotocol(); got != "tailcast.token" {
+			t.Errorf("the subprotocol is %q", got)
+		}
+		v1 := s.wsWith("?topic=orders", offer("tailcast.v1", "tailcast.token", token))
+		if got := v1.Subprotocol(); got != "tailcast.v1" {
+			t.Errorf("the subprotocol is %q", got)
+		}
+		synctest.Wait()
+		s.pushed("ann", "orders", "x", one(2))
+		frames(t, ws, "x")
+		wantClosed(t, s.wsWith("", offer("tailcast.token", base64.RawURLEncoding.EncodeToString([]byte("wrong")))), 4401, "the token is not accepted")
+		for _, bad := range []http.Header{offer("tailcast.token"), offer("tailcast.token", "!")} {
+			if _, err := testnet.DialWS(t.Context(), s.l, "/", bad); err == nil || !strings.Contains(err.Error(), "400") {
+				t.Errorf("%v: %v", bad, err)
+			}
+		}
+		// What is no WebSocket cannot say who it is.
+		if resp := s.get("?topic=orders").resp; resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a GET: %s", resp.Status)
+		}
+	})
+}
+
+// An identity that has ended by itself, and one whose place another has taken.
+func TestRegistrationsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithPing(0, time.Second), tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithLimits(tailcast.Limits{ConnectionsPerUser: 1}),
+			tailcast.WithRegistration(func(_ context.Context, token string) (tailcast.Identity, error) {
+				d, err := time.ParseDuration(token)
+				return tailcast.Identity{User: token, Expires: time.Now().Add(d)}, err
+			}))
+		began := time.Now()
+		ws := s.ws("")
+		say(t, ws, `{"token":"1m","event":"a"}`)
+		time.Sleep(50 * time.Second)
+		say(t, ws, `{"token":"2m","event":"a"}`)
+		other, third := s.ws(""), s.ws("")
+		say(t, other, `{"token":"1m","event":"a"}`) // its seat is free again
+		say(t, third, `{"token":"2m","event":"a"}`)
+		wantClosed(t, third, 1013, "You have 1 connections, which is the limit for a user")
+		wantClosed(t, other, 4401, "expired")
+		wantClosed(t, ws, 4401, "expired")
+		if d := time.Since(began); d != 170*time.Second {
+			t.Errorf("it ended after %v", d)
+		}
+	})
+}

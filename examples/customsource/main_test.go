@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/tailcasttest"
 )
 
 func TestTickerPublishesTheTimeUntilItIsTold(t *testing.T) {
@@ -39,6 +40,22 @@ func TestTickerPublishesTheTimeUntilItIsTold(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSourcesKeepTheirContracts(t *testing.T) {
+	newJournal := func(testing.TB) *Journal {
+		j := NewJournal("journal")
+		for n := range 5 {
+			j.Append(fmt.Sprint(n))
+		}
+		return j
+	}
+	tailcasttest.TestSource(t, newJournal, tailcasttest.Messages(5), tailcasttest.Bubble())
+	tailcasttest.TestReplayer(t, newJournal, func(_ testing.TB, j *Journal) { j.Append("more") },
+		tailcasttest.Messages(5), tailcasttest.Bubble())
+
+	newTicker := func(testing.TB) Ticker { return Ticker(time.Second) }
+	tailcasttest.TestSource(t, newTicker, tailcasttest.Unrepeatable(), tailcasttest.Bubble())
 }
 
 func TestJournalGoesOnWhereItsPublisherFailed(t *testing.T) {

@@ -1,0 +1,7 @@
+package tailcasttest
+
+// The rules that the suites quote.
+var (
+	SourceRules   = sourceRules
+	ReplayerRules = replayerRules
+)

@@ -80,7 +80,7 @@ func main() {
 	hub := newRoom()
 	http.Handle("GET /chat", hub)
 	http.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { w.Write(page) })
-	srv := &http.Server{Addr: "127.0.0.1:8080", ReadHeaderTimeout: 5 * time.Second, BaseContext: func(ln net.Listener) context.Context {
+	srv := &http.Server{Addr: "127.0.0.1:8080", ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, BaseContext: func(ln net.Listener) context.Context {
 		log.Printf("http://%s/?name=ann", ln.Addr())
 		return context.Background()
 	}}

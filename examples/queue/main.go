@@ -82,7 +82,7 @@ func main() {
 		return strings.ToUpper(text)
 	})
 	http.Handle("GET /jobs", o.hub)
-	srv := &http.Server{Addr: "127.0.0.1:8080", ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Addr: "127.0.0.1:8080", ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { srv.Close() })
 	log.Print("ws://", srv.Addr, "/jobs")
 	err := srv.ListenAndServe()

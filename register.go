@@ -230,10 +230,14 @@ func (c *Conn) admit(reg registration) error {
 // registerCommand is registers for a client of tailcast.v1.
 func (c *Conn) registerCommand(in Inbound) (bool, error) {
 	waits := c.waits()
-	if in.Binary || !waits && !bytes.Contains(in.Data, []byte(wire.Register)) {
+	if !waits && (in.Binary || !bytes.Contains(in.Data, []byte(wire.Register))) {
 		return false, nil
 	}
-	cmd, err := wire.ParseCommand(in.Data)
+	var cmd wire.Command
+	var err error
+	if !in.Binary {
+		cmd, err = wire.ParseCommand(in.Data)
+	}
 	switch {
 	case cmd.Type != wire.Register && waits:
 		return true, c.answer(wire.AppendError(nil, `Register first: {"type":"register","token":"…"}.`, cmd.Ref...))

@@ -270,3 +270,24 @@ func TestRegistrationsExpire(t *testing.T) {
 		}
 	})
 }
+
+// A client that has not registered yet reaches no hook, whatever kind of message it sends.
+func TestNothingBeforeRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := 0
+		s := newPushSite(t, tailcast.WithAfterRead(func(*tailcast.Conn, tailcast.Inbound) error { read++; return nil }))
+		ws := s.wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		for _, op := range []byte{testnet.OpBinary, testnet.OpText} {
+			if err := ws.WriteFrame(true, op, []byte(`{"type":"publish","data":"x"}`)); err != nil {
+				t.Fatal(err)
+			}
+			_, data, err := ws.ReadMessage()
+			if err != nil || !strings.Contains(string(data), "Register first") {
+				t.Errorf("got %q, %v", data, err)
+			}
+		}
+		if read != 0 {
+			t.Errorf("AfterRead was called %d times", read)
+		}
+	})
+}

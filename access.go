@@ -168,12 +168,10 @@ func (c *Conn) expire() {
 		c.expiry.Stop()
 		c.expiry = nil
 	}
-	if c.identity.Expires.IsZero() {
+	if c.ending || c.identity.Expires.IsZero() {
 		return
 	}
-	t := time.AfterFunc(time.Until(c.identity.Expires), func() {
+	c.expiry = time.AfterFunc(time.Until(c.identity.Expires), func() {
 		c.end(endExpired, &CloseError{Code: 4401, Reason: "what you authenticated with has expired"})
 	})
-	c.expiry = t
-	context.AfterFunc(c.ctx, func() { t.Stop() })
 }

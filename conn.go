@@ -263,6 +263,9 @@ func (c *Conn) end(why endReason, cause error) bool {
 		return false
 	}
 	c.ending, c.cause, c.why = true, cause, why
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
 	hooks := c.beforeClose
 	c.mu.Unlock()
 	if cause == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -289,5 +290,34 @@ func TestNothingBeforeRegistration(t *testing.T) {
 		if read != 0 {
 			t.Errorf("AfterRead was called %d times", read)
 		}
+	})
+}
+
+// A client that registers again and again, with tokens that end some day, leaves nothing behind of the earlier ones.
+func TestRegisteringAgainKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}),
+			tailcast.WithRegistration(func(_ context.Context, token string) (tailcast.Identity, error) {
+				return tailcast.Identity{User: token, Expires: time.Now().Add(time.Hour)}, nil
+			}))
+		ws := s.ws("")
+		register := func(n int) uint64 {
+			for range n {
+				if err := ws.WriteFrame(true, testnet.OpText, []byte(`{"token":"ann","event":"a"}`)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		const times = 5000
+		before := register(times)
+		if after := register(times); after > before+times*50 {
+			t.Errorf("%d bytes are kept of each registration", (after-before)/times)
+		}
+		s.pushed("ann", "a", "x", one(1))
 	})
 }

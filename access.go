@@ -33,7 +33,7 @@ const (
 
 // An Access is what a client wants to do, for WithAuthorize to decide on.
 type Access struct {
-	Identity Identity // of WithAuthenticate; zero without it
+	Identity Identity // of WithAuthenticate or WithRegistration; zero without them
 	Action   Action
 	Topic    string // valid as a topic's name; whether it exists is not known
 	Remote   string // the client's address, as http.Request.RemoteAddr tells it

@@ -209,7 +209,7 @@ func (c *Conn) admit(reg registration) error {
 	}
 	for _, t := range topics {
 		if no := c.mayAs(id, ActionRead, t); no != nil {
-			return &CloseError{Code: 4403, Reason: no.sentence, Err: no.err}
+			return no.closes()
 		}
 	}
 	if err := c.become(id); err != nil {
@@ -221,10 +221,23 @@ func (c *Conn) admit(reg registration) error {
 			from.tail = -1
 		}
 		if err := c.subscribe(t, from); err != nil && !errors.Is(err, ErrSubscribed) {
-			return &CloseError{Code: 4403, Reason: fmt.Sprintf("topic %s: %v", quote(t), err), Err: err}
+			return &CloseError{Code: 1013, Reason: fmt.Sprintf("topic %s: %v", quote(t), err), Err: err} // there is no room
 		}
 	}
 	return nil
+}
+
+// closes is the end of a connection that registers for a topic which it may not read: the application's own, if it has said one.
+func (r *refusal) closes() error {
+	var p *PanicError
+	var ce *CloseError
+	switch {
+	case errors.As(r.err, &p):
+		return p
+	case errors.As(r.err, &ce) && ce != nil:
+		return r.err
+	}
+	return &CloseError{Code: 4403, Reason: r.sentence, Err: r.err}
 }
 
 // registerCommand is registers for a client of tailcast.v1.

@@ -158,6 +158,8 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 		{`{"token":"t-ann","event":5}`, 4401, "event is not a string"},
 		{`{"token":"t-ann","event":"secret"}`, 4403, `You may not read topic "secret".`},
 		{`{"token":"t-ann","event":"` + strings.Repeat("x", 300) + `"}`, 4403, "topic"},
+		{`{"token":"t-ann","event":"full"}`, 4429, "the room is full"},
+		{`{"token":"t-ann","event":"panic"}`, 1011, ""},
 		{`{"event":"orders"}`, 4401, "the first message has to be"},
 		{`hello`, 4401, "the first message has to be"},
 		{``, 4401, "the first message has to be"},
@@ -170,8 +172,13 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 			var logged strings.Builder
 			s := newSite(t, tailcast.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 				tailcast.WithAuthorize(func(_ context.Context, a tailcast.Access) error {
-					if a.Topic == "secret" {
+					switch a.Topic {
+					case "secret":
 						return errors.New("no")
+					case "full":
+						return fmt.Errorf("seats: %w", &tailcast.CloseError{Code: 4429, Reason: "the room is full"})
+					case "panic":
+						panic("no such topic")
 					}
 					return nil
 				}),
@@ -319,5 +326,21 @@ func TestRegisteringAgainKeepsNothing(t *testing.T) {
 			t.Errorf("%d bytes are kept of each registration", (after-before)/times)
 		}
 		s.pushed("ann", "a", "x", one(1))
+	})
+}
+
+// A connection whose topics are all taken is closed because there is no room, and not because it may not read the next one.
+func TestRegistrationsForTooManyTopics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newPushSite(t, tailcast.WithLimits(tailcast.Limits{Topics: 1}))
+		ws := s.ws("")
+		say(t, ws, `{"token":"t-ann","event":"a"}`)
+		say(t, ws, `{"token":"t-ann","event":"b"}`)
+		wantClosed(t, ws, 1013, "too many topics")
+		ws.Close()
+		synctest.Wait()
+		if ended := s.hub.Stats().Ended; ended["limit"] != 1 {
+			t.Errorf("ended: %v", ended)
+		}
 	})
 }

@@ -242,7 +242,7 @@ func TestATokenInTheHandshake(t *testing.T) {
 		s.pushed("ann", "orders", "x", one(2))
 		frames(t, ws, "x")
 		wantClosed(t, s.wsWith("", offer("tailcast.token", base64.RawURLEncoding.EncodeToString([]byte("wrong")))), 4401, "the token is not accepted")
-		for _, bad := range []http.Header{offer("tailcast.token"), offer("tailcast.token", "!")} {
+		for _, bad := range []http.Header{offer("tailcast.token"), offer("tailcast.token", "!"), offer("tailcast.token", "")} {
 			if _, err := testnet.DialWS(t.Context(), s.l, "/", bad); err == nil || !strings.Contains(err.Error(), "400") {
 				t.Errorf("%v: %v", bad, err)
 			}

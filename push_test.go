@@ -67,6 +67,7 @@ func TestPushHandler(t *testing.T) {
 		{name: "no message", body: `{"userId":"ann","event":"orders"}`, status: 400, answer: "message is missing"},
 		{name: "an empty message", body: `{"userId":"ann","event":"orders","message":""}`, status: 400, answer: "message is missing"},
 		{name: "null for a message", body: `{"userId":"ann","event":"orders","message":null}`, status: 400, answer: "message is missing"},
+		{name: "a text that says null", body: `{"userId":"ann","event":"orders","message":"null"}`, status: 200, answer: `{"matched":0`},
 		{name: "an event that is no topic", body: `{"userId":"ann","event":"a\u0000b","message":"x"}`, status: 400, answer: "bad topic name"},
 		{name: "a hub that is closed", body: good, closing: true, status: 503, answer: "shutting down"},
 	} {

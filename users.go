@@ -80,12 +80,12 @@ func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushRe
 	case h.check(&m) != nil:
 		return r, fmt.Errorf("tailcast: push: %w", h.check(&m))
 	}
-	frames := make(map[*format][]byte, 1)
+	frames := make(map[format][]byte, 1)
 	for _, c := range h.users.conns(user) {
-		frame, ok := frames[c.format]
+		frame, ok := frames[*c.format]
 		if !ok {
 			frame = c.format.message(nil, topic, &m)
-			frames[c.format] = frame
+			frames[*c.format] = frame
 		}
 		switch matched, err := c.push(user, topic, frame); {
 		case !matched, errors.Is(err, os.ErrClosed): // it is about to end

@@ -183,19 +183,27 @@ func (c *Conn) enter(name string) (*subscription, error) {
 // Unsubscribe removes a topic. What is on its way to the client still arrives.
 func (c *Conn) Unsubscribe(topic string) error {
 	c.mu.Lock()
-	if c.ending {
-		c.mu.Unlock()
-		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, ErrClosed)
-	}
-	s := c.subs[topic]
-	delete(c.subs, topic)
-	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
+	s, err := c.unsubscribe(topic)
 	c.mu.Unlock()
-	if s == nil {
-		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, ErrNotSubscribed)
+	if err != nil {
+		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, err)
 	}
 	s.end()
 	return nil
+}
+
+// unsubscribe takes out a subscription, which is then to be ended without mu; mu is held.
+func (c *Conn) unsubscribe(topic string) (*subscription, error) {
+	s := c.subs[topic]
+	switch {
+	case c.ending:
+		return nil, ErrClosed
+	case s == nil:
+		return nil, ErrNotSubscribed
+	}
+	delete(c.subs, topic)
+	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
+	return s, nil
 }
 
 // Send sends a message to this client alone. It does not wait: it returns ErrQueueFull when the message does not fit into
@@ -256,9 +264,12 @@ func (c *Conn) Close(cause error) error {
 }
 
 // end begins the end of the connection, unless it has begun.
-func (c *Conn) end(why endReason, cause error) bool {
+func (c *Conn) end(why endReason, cause error) bool { return c.endIf(why, cause, nil) }
+
+// endIf is end where only is true, which is called with mu; nil is always.
+func (c *Conn) endIf(why endReason, cause error, only func() bool) bool {
 	c.mu.Lock()
-	if c.ending {
+	if c.ending || only != nil && !only() {
 		c.mu.Unlock()
 		return false
 	}

@@ -344,3 +344,36 @@ func TestRegistrationsForTooManyTopics(t *testing.T) {
 		}
 	})
 }
+
+// What is done to a user's connections is never done to one that has become another user's meanwhile.
+func TestAMoveBesideDropAndDisconnect(t *testing.T) {
+	hub := tailcast.New(tailcast.WithRegistration(tokens), tailcast.WithAuthorize(tailcast.AllowAllTopics))
+	defer hub.Close()
+	for i := range 500 {
+		var c *tailcast.Conn
+		detach := hub.AttachUser(new(tailcast.DiscardSocket), "ann", "a")
+		for c = range hub.Conns() {
+		}
+		done := make(chan struct{})
+		var n int
+		var as string
+		go func() {
+			defer close(done)
+			if i%2 == 0 {
+				n, _ = hub.Drop(t.Context(), "ann", "a")
+			} else {
+				c.BeforeClose(func(c *tailcast.Conn, _ error) { as = c.Identity().User })
+				n, _ = hub.Disconnect(t.Context(), "ann", nil)
+			}
+		}()
+		moved := c.Become("bob", "a")
+		<-done
+		if i%2 == 0 && moved && !slices.Equal(c.Topics(), []string{"a"}) {
+			t.Fatalf("bob has %q, %d connections of ann were dropped", c.Topics(), n)
+		}
+		detach()
+		if i%2 == 1 && n == 1 && as != "ann" {
+			t.Fatalf("%q was disconnected in ann's place", as)
+		}
+	}
+}

@@ -143,31 +143,32 @@ func (c *Conn) subscribe(name string, from start) error {
 
 // join adds a subscription that rests.
 func (c *Conn) join(name string) (*subscription, error) {
-	s, err := c.enter(name)
+	s, user, err := c.enter(name)
 	if err == nil {
-		s.arrives()
+		s.arrives(user)
 	}
 	return s, err
 }
 
-func (c *Conn) enter(name string) (*subscription, error) {
+// enter returns the subscription, and whose the connection was at that moment.
+func (c *Conn) enter(name string) (_ *subscription, user string, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.ending:
-		return nil, ErrClosed
+		return nil, "", ErrClosed
 	case c.subs[name] != nil:
-		return nil, ErrSubscribed
+		return nil, "", ErrSubscribed
 	case len(c.subs) >= c.hub.cfg.limits.Topics:
-		return nil, fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, c.hub.cfg.limits.Topics)
+		return nil, "", fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, c.hub.cfg.limits.Topics)
 	case c.format.transport == formatSSE.transport && idBytes(append(c.order, name)) > maxIDBytes:
-		return nil, fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
+		return nil, "", fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
 	}
 	t := c.hub.visit(name)
 	s := &subscription{conn: c, topic: t}
 	if err := s.takeFilter(c.filter); err != nil {
 		c.hub.part(t)
-		return nil, err
+		return nil, "", err
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	if len(c.subs) == 1 && c.format.marks() {
@@ -177,7 +178,7 @@ func (c *Conn) enter(name string) (*subscription, error) {
 	s.fan = c.fan.Subscribe(name, t.fan, s.encoding(t.log, t.fan), s)
 	c.subs[name] = s
 	c.order = append(c.order, name)
-	return s, nil
+	return s, c.identity.User, nil
 }
 
 // Unsubscribe removes a topic. What is on its way to the client still arrives.

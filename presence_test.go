@@ -267,3 +267,39 @@ func TestPresenceAtRandom(t *testing.T) {
 		}
 	})
 }
+
+// A topic that a hook has given to a connection before it registered: its user comes with the registration.
+func TestPresenceOfWhoWasThereBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithRegistration(tokens), tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithTopicConfig("*", tailcast.TopicConfig{Presence: true}),
+			tailcast.WithOnConnect(func(c *tailcast.Conn) error { return c.Subscribe(t.Context(), "lobby", tailcast.Position{}) }))
+		ws := s.wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		synctest.Wait()
+		other := s.wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		synctest.Wait()
+		read := func(want string) {
+			t.Helper()
+			for {
+				_, data, err := other.ReadMessage()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(string(data), want) {
+					return
+				}
+				if strings.Contains(string(data), `"user"`) {
+					t.Fatalf("got %s, want %s", data, want)
+				}
+			}
+		}
+		say(t, ws, `{"type":"register","token":"t-ann","event":"desk"}`)
+		read(`{"event":"join","topic":"lobby","user":"ann"`)
+		say(t, ws, `{"type":"register","token":"t-ann","event":"desk"}`) // says nothing new
+		if got := slices.Collect(s.hub.Presence("lobby")); !slices.Equal(got, []string{"ann"}) {
+			t.Errorf("present: %q", got)
+		}
+		say(t, ws, `{"type":"register","token":"t-bob","event":"lobby"}`)
+		read(`{"event":"leave","topic":"lobby","user":"ann"`)
+		read(`{"event":"join","topic":"lobby","user":"bob"`)
+	})
+}

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -281,11 +283,8 @@ func (c *Conn) become(id Identity) error {
 		c.mu.Unlock()
 		return &CloseError{Code: 1013, Reason: err.Error(), Err: err}
 	}
-	var subs []*subscription
+	subs := slices.Collect(maps.Values(c.subs)) // before the first registration hooks may have given it some
 	if moves {
-		for _, s := range c.subs {
-			subs = append(subs, s)
-		}
 		clear(c.subs)
 		c.order = nil
 	}
@@ -293,7 +292,11 @@ func (c *Conn) become(id Identity) error {
 	c.hub.users.move(c, old, id.User)
 	c.mu.Unlock()
 	for _, s := range subs {
-		s.end()
+		if moves {
+			s.end()
+		} else {
+			s.arrives(id.User)
+		}
 	}
 	c.expire()
 	return nil

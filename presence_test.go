@@ -303,3 +303,40 @@ func TestPresenceOfWhoWasThereBefore(t *testing.T) {
 		read(`{"event":"join","topic":"lobby","user":"bob"`)
 	})
 }
+
+// Who comes and goes is no message: a viewer that wants the newest ones gets so many of them.
+func TestPresenceIsNotCountedAsMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newChat(t, tailcast.WithTopicConfig("*", tailcast.TopicConfig{Presence: true, Backlog: 2}))
+		publish := func(data string) {
+			t.Helper()
+			if err := s.hub.Publish(t.Context(), tailcast.Message{Topic: "room", Data: []byte(data)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish("1")
+		publish("2")
+		publish("3")
+		for i := range 20 {
+			if i == 10 {
+				publish("4")
+			}
+			s.ws(fmt.Sprintf("?user=u%d&topic=room&tail=0", i)).Close()
+			synctest.Wait()
+		}
+		frames(t, s.ws("?user=ann&topic=room"), "3", "4")
+		frames(t, s.ws("?user=ann&topic=room&tail=1"), "4")
+		frames(t, s.ws("?topic=room&tail=9"), "1", "2", "3", "4")
+		v1 := s.wsWith("?user=bob&topic=else", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		say(t, v1, `{"type":"subscribe","topic":"room","tail":1,"ref":1}`) // its own join comes first
+		for {
+			_, data, err := v1.ReadMessage()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(data), `"data":"4"`) {
+				break
+			}
+		}
+	})
+}

@@ -88,6 +88,9 @@ func (a *Appender) Add(pos Position, nanos int64, flags Flags, data []byte) {
 	b.data = append(b.data, data...)
 	b.recs = append(b.recs, rec{pos: pos, bits: uint32(len(b.data))<<flagBits | uint32(flags), from: a.From, time: nanos})
 	b.note(pos)
+	if flags&Event != 0 {
+		b.events++
+	}
 	l.grown += b.size() - before
 	l.next++
 	l.cum += uint64(len(data))

@@ -90,9 +90,13 @@ func (h *Hub) tell(t *topic, kind byte, user string) {
 		return
 	}
 	c.settle(nil)
+	epoch := t.epoch.Load()
+	if epoch == 0 { // a Source has begun in between
+		return
+	}
 	now := time.Now()
 	a := t.log.Begin()
-	a.Add(stream.Position{Epoch: t.epoch.Load(), Offset: a.NextSeq()}, now.UnixNano(), stream.Event, append([]byte{kind}, user...))
+	a.Add(stream.Position{Epoch: epoch, Offset: a.NextSeq()}, now.UnixNano(), stream.Event, append([]byte{kind}, user...))
 	a.End(now)
 	t.fan.Wake()
 	t.settle()

@@ -39,7 +39,8 @@ type TopicConfig struct {
 	// Presence tells viewers when the first connection of a user comes to the topic, and when the last one has left it: with join and leave
 	// events, in their place among the messages. An event stream, tailcast.v1 and NDJSON have them, text and a bare WebSocket have not. In a topic
 	// that a Source numbers there are none; but leave it off there: if a user comes before the Source begins, the event makes the topic one that the
-	// hub numbers, and the Source is refused with ErrTopicOwner. See also Hub.Presence.
+	// hub numbers, and the Source is refused with ErrTopicOwner. A topic in which there was never a message is forgotten some time after the last
+	// one has left it. See also Hub.Presence.
 	Presence bool
 }
 

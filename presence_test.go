@@ -340,3 +340,39 @@ func TestPresenceIsNotCountedAsMessages(t *testing.T) {
 		}
 	})
 }
+
+// Who may read any topic cannot fill the memory with topics in which there was never a message.
+func TestPresenceKeepsNoTopics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newChat(t, tailcast.WithTopicConfig("*", tailcast.TopicConfig{Presence: true}))
+		ws := s.wsWith("?user=ann&topic=home", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		go func() {
+			for {
+				if _, _, err := ws.ReadMessage(); err != nil {
+					return
+				}
+			}
+		}()
+		before := s.hub.MemoryUsed()
+		for i := range 50 {
+			say(t, ws, `{"type":"subscribe","topic":"t%d"}`, i)
+			if i == 7 {
+				if err := s.hub.Publish(t.Context(), tailcast.Message{Topic: "t7", Data: []byte("x")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			say(t, ws, `{"type":"unsubscribe","topic":"t%d"}`, i)
+		}
+		time.Sleep(30 * time.Second)
+		if n := len(s.hub.TopicNames()); n != 51 {
+			t.Errorf("%d topics are left after half a minute", n)
+		}
+		time.Sleep(time.Minute)
+		if got := s.hub.TopicNames(); !slices.Equal(got, []string{"home", "t7"}) {
+			t.Errorf("%q are left", got)
+		}
+		if used := s.hub.MemoryUsed(); used > before+10<<10 {
+			t.Errorf("the budget has %d bytes, %d before", used, before)
+		}
+	})
+}

@@ -3,10 +3,12 @@ package tailcast_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -375,5 +377,27 @@ func TestAMoveBesideDropAndDisconnect(t *testing.T) {
 		if i%2 == 1 && n == 1 && as != "ann" {
 			t.Fatalf("%q was disconnected in ann's place", as)
 		}
+	}
+}
+
+// A token is not logged in the forms either that errors have it in.
+func TestTokensAreNotLoggedInOtherForms(t *testing.T) {
+	const token = "s+cr/t=\"ü\" x"
+	for _, form := range []string{token, fmt.Sprintf("%q", token), fmt.Sprintf("%+q", token), url.QueryEscape(token), url.PathEscape(token)} {
+		synctest.Test(t, func(t *testing.T) {
+			var logged strings.Builder
+			s := newSite(t, tailcast.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+				tailcast.WithRegistration(func(context.Context, string) (tailcast.Identity, error) {
+					return tailcast.Identity{}, errors.New("no answer: " + form)
+				}))
+			ws := s.ws("")
+			data, _ := json.Marshal(map[string]string{"token": token})
+			say(t, ws, "%s", data)
+			wantClosed(t, ws, 4401, "the token is not accepted")
+			synctest.Wait()
+			if got := logged.String(); !strings.Contains(got, "no answer: ") || strings.Contains(got, "cr/t") || strings.Contains(got, "cr%2Ft") {
+				t.Errorf("with %s: %s", form, got)
+			}
+		})
 	}
 }

@@ -401,3 +401,29 @@ func TestTokensAreNotLoggedInOtherForms(t *testing.T) {
 		})
 	}
 }
+
+// The time that the application takes for a token does not count as the client's silence, wherever the token came.
+func TestTokensThatTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithPing(time.Second, time.Second),
+			tailcast.WithRegistration(func(ctx context.Context, token string) (tailcast.Identity, error) {
+				time.Sleep(10 * time.Second)
+				return tokens(ctx, token)
+			}))
+		inBand := s.ws("?topic=a")
+		say(t, inBand, `{"token":"t-ann","event":"a"}`)
+		offer := "tailcast.token, " + base64.RawURLEncoding.EncodeToString([]byte("t-ann"))
+		handshake := s.wsWith("?topic=a", http.Header{"Sec-Websocket-Protocol": {offer}})
+		for _, ws := range []*testnet.WS{inBand, handshake} {
+			go func() {
+				for {
+					if _, _, err := ws.ReadMessage(); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		time.Sleep(15 * time.Second)
+		s.pushed("ann", "a", "x", one(2))
+	})
+}

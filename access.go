@@ -33,7 +33,7 @@ const (
 
 // An Access is what a client wants to do, for WithAuthorize to decide on.
 type Access struct {
-	Identity Identity // of WithAuthenticate; zero without it
+	Identity Identity // of WithAuthenticate or WithRegistration; zero without them
 	Action   Action
 	Topic    string // valid as a topic's name; whether it exists is not known
 	Remote   string // the client's address, as http.Request.RemoteAddr tells it
@@ -168,12 +168,10 @@ func (c *Conn) expire() {
 		c.expiry.Stop()
 		c.expiry = nil
 	}
-	if c.identity.Expires.IsZero() {
+	if c.ending || c.identity.Expires.IsZero() {
 		return
 	}
-	t := time.AfterFunc(time.Until(c.identity.Expires), func() {
+	c.expiry = time.AfterFunc(time.Until(c.identity.Expires), func() {
 		c.end(endExpired, &CloseError{Code: 4401, Reason: "what you authenticated with has expired"})
 	})
-	c.expiry = t
-	context.AfterFunc(c.ctx, func() { t.Stop() })
 }

@@ -143,31 +143,32 @@ func (c *Conn) subscribe(name string, from start) error {
 
 // join adds a subscription that rests.
 func (c *Conn) join(name string) (*subscription, error) {
-	s, err := c.enter(name)
+	s, user, err := c.enter(name)
 	if err == nil {
-		s.arrives()
+		s.arrives(user)
 	}
 	return s, err
 }
 
-func (c *Conn) enter(name string) (*subscription, error) {
+// enter returns the subscription, and whose the connection was at that moment.
+func (c *Conn) enter(name string) (_ *subscription, user string, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.ending:
-		return nil, ErrClosed
+		return nil, "", ErrClosed
 	case c.subs[name] != nil:
-		return nil, ErrSubscribed
+		return nil, "", ErrSubscribed
 	case len(c.subs) >= c.hub.cfg.limits.Topics:
-		return nil, fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, c.hub.cfg.limits.Topics)
+		return nil, "", fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, c.hub.cfg.limits.Topics)
 	case c.format.transport == formatSSE.transport && idBytes(append(c.order, name)) > maxIDBytes:
-		return nil, fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
+		return nil, "", fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
 	}
 	t := c.hub.visit(name)
 	s := &subscription{conn: c, topic: t}
 	if err := s.takeFilter(c.filter); err != nil {
 		c.hub.part(t)
-		return nil, err
+		return nil, "", err
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	if len(c.subs) == 1 && c.format.marks() {
@@ -177,25 +178,33 @@ func (c *Conn) enter(name string) (*subscription, error) {
 	s.fan = c.fan.Subscribe(name, t.fan, s.encoding(t.log, t.fan), s)
 	c.subs[name] = s
 	c.order = append(c.order, name)
-	return s, nil
+	return s, c.identity.User, nil
 }
 
 // Unsubscribe removes a topic. What is on its way to the client still arrives.
 func (c *Conn) Unsubscribe(topic string) error {
 	c.mu.Lock()
-	if c.ending {
-		c.mu.Unlock()
-		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, ErrClosed)
-	}
-	s := c.subs[topic]
-	delete(c.subs, topic)
-	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
+	s, err := c.unsubscribe(topic)
 	c.mu.Unlock()
-	if s == nil {
-		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, ErrNotSubscribed)
+	if err != nil {
+		return fmt.Errorf("tailcast: unsubscribe: topic %q: %w", topic, err)
 	}
 	s.end()
 	return nil
+}
+
+// unsubscribe takes out a subscription, which is then to be ended without mu; mu is held.
+func (c *Conn) unsubscribe(topic string) (*subscription, error) {
+	s := c.subs[topic]
+	switch {
+	case c.ending:
+		return nil, ErrClosed
+	case s == nil:
+		return nil, ErrNotSubscribed
+	}
+	delete(c.subs, topic)
+	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
+	return s, nil
 }
 
 // Send sends a message to this client alone. It does not wait: it returns ErrQueueFull when the message does not fit into
@@ -256,13 +265,19 @@ func (c *Conn) Close(cause error) error {
 }
 
 // end begins the end of the connection, unless it has begun.
-func (c *Conn) end(why endReason, cause error) bool {
+func (c *Conn) end(why endReason, cause error) bool { return c.endIf(why, cause, nil) }
+
+// endIf is end where only is true, which is called with mu; nil is always.
+func (c *Conn) endIf(why endReason, cause error, only func() bool) bool {
 	c.mu.Lock()
-	if c.ending {
+	if c.ending || only != nil && !only() {
 		c.mu.Unlock()
 		return false
 	}
 	c.ending, c.cause, c.why = true, cause, why
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
 	hooks := c.beforeClose
 	c.mu.Unlock()
 	if cause == nil {

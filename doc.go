@@ -104,9 +104,10 @@
 //	      of its filter
 //	1013  the client was too slow: the reason says how many messages it missed. Under LagCatchUp this happens only to a bare
 //	      WebSocket, where no Replayer has what it missed or Limits.ReplayBytes is reached. Or a client of tailcast.v1 does not
-//	      read the answers to its commands: then the cause matches ErrQueueFull
+//	      read the answers to its commands: then the cause matches ErrQueueFull. Or a registration found no room: for one more
+//	      connection of the user, or one more topic
 //	4401  the Identity has expired, or WithRegistration refuses the token
-//	4403  a registration for a topic that the client may not read
+//	4403  a registration for a topic that the client may not read, and WithAuthorize has no *CloseError to say so
 //	4408  no registration within Limits.RegistrationTime
 //	else  the *CloseError that the cause holds
 //

@@ -39,6 +39,14 @@ func (h *Hub) AttachUser(sock fanout.Socket, user string, topics ...string) (det
 	return h.attachAs(sock, formatWebSocket, Identity{User: user}, topics)
 }
 
+// Become is a registration of another user for a topic. It reports whether that was in time.
+func (c *Conn) Become(user, topic string) bool {
+	if c.become(Identity{User: user}) != nil {
+		return false
+	}
+	return c.subscribe(topic, start{}) == nil
+}
+
 func (h *Hub) attach(sock fanout.Socket, f format, topics ...string) (detach func()) {
 	return h.attachAs(sock, f, Identity{}, topics)
 }

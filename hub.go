@@ -240,6 +240,10 @@ func (h *Hub) topicLocked(name string) *topic {
 // housekeeping is how often logs are looked through for what has become too old.
 const housekeeping = 10 * time.Second
 
+// eventLinger is how long a topic without visitors is kept that has nothing but the events of those who were there: anybody who may
+// read any topic can make many of them.
+const eventLinger = time.Minute
+
 // housekeep drops what is too old, and topics that came into being only because somebody looked for them.
 func (h *Hub) housekeep() {
 	h.mu.Lock()
@@ -259,7 +263,7 @@ func (h *Hub) housekeep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range topics {
-		if t.visitors == 0 && h.topics[t.name] == t && t.empty() {
+		if t.visitors == 0 && h.topics[t.name] == t && (t.empty() || t.deserted(now)) {
 			h.forget(t)
 		}
 	}

@@ -38,7 +38,9 @@ type TopicConfig struct {
 	Lag       LagPolicy // as WithLagPolicy
 	// Presence tells viewers when the first connection of a user comes to the topic, and when the last one has left it: with join and leave
 	// events, in their place among the messages. An event stream, tailcast.v1 and NDJSON have them, text and a bare WebSocket have not. In a topic
-	// that a Source numbers there are none. See also Hub.Presence.
+	// that a Source numbers there are none; but leave it off there: if a user comes before the Source begins, the event makes the topic one that the
+	// hub numbers, and the Source is refused with ErrTopicOwner. A topic in which there was never a message is forgotten some time after the last
+	// one has left it. See also Hub.Presence.
 	Presence bool
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -170,10 +172,16 @@ func (h *Hub) logTail(path, event string, err error) {
 	}
 }
 
-// without is a text without a token.
+// without is a text without a token, also as %q and addresses show it: what asks for a token by HTTP has it in its errors.
 func without(token, text string) string {
 	if token == "" {
 		return text
 	}
-	return strings.ReplaceAll(text, token, "…")
+	inner := func(quoted string) string { return quoted[1 : len(quoted)-1] }
+	for _, form := range []string{
+		token, inner(strconv.Quote(token)), inner(strconv.QuoteToASCII(token)), url.QueryEscape(token), url.PathEscape(token),
+	} {
+		text = strings.ReplaceAll(text, form, "…")
+	}
+	return text
 }

@@ -41,16 +41,16 @@ const (
 	left = '-'
 )
 
-// arrives counts a subscription for its user, where its topic tells of that.
-func (s *subscription) arrives() {
+// arrives counts a subscription for its user, where its topic tells of that. One that was there before its connection had a user
+// arrives with the registration.
+func (s *subscription) arrives(user string) {
 	if !s.topic.cfg.Presence {
 		return
 	}
-	user := s.conn.Identity().User
 	p := &s.topic.presence
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if user == "" || s.departed {
+	if user == "" || s.user != "" || s.departed {
 		return
 	}
 	s.user = user
@@ -90,9 +90,13 @@ func (h *Hub) tell(t *topic, kind byte, user string) {
 		return
 	}
 	c.settle(nil)
+	epoch := t.epoch.Load()
+	if epoch == 0 { // a Source has begun in between
+		return
+	}
 	now := time.Now()
 	a := t.log.Begin()
-	a.Add(stream.Position{Epoch: t.epoch.Load(), Offset: a.NextSeq()}, now.UnixNano(), stream.Event, append([]byte{kind}, user...))
+	a.Add(stream.Position{Epoch: epoch, Offset: a.NextSeq()}, now.UnixNano(), stream.Event, append([]byte{kind}, user...))
 	a.End(now)
 	t.fan.Wake()
 	t.settle()

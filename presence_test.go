@@ -267,3 +267,112 @@ func TestPresenceAtRandom(t *testing.T) {
 		}
 	})
 }
+
+// A topic that a hook has given to a connection before it registered: its user comes with the registration.
+func TestPresenceOfWhoWasThereBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithRegistration(tokens), tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithTopicConfig("*", tailcast.TopicConfig{Presence: true}),
+			tailcast.WithOnConnect(func(c *tailcast.Conn) error { return c.Subscribe(t.Context(), "lobby", tailcast.Position{}) }))
+		ws := s.wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		synctest.Wait()
+		other := s.wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		synctest.Wait()
+		read := func(want string) {
+			t.Helper()
+			for {
+				_, data, err := other.ReadMessage()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(string(data), want) {
+					return
+				}
+				if strings.Contains(string(data), `"user"`) {
+					t.Fatalf("got %s, want %s", data, want)
+				}
+			}
+		}
+		say(t, ws, `{"type":"register","token":"t-ann","event":"desk"}`)
+		read(`{"event":"join","topic":"lobby","user":"ann"`)
+		say(t, ws, `{"type":"register","token":"t-ann","event":"desk"}`) // says nothing new
+		if got := slices.Collect(s.hub.Presence("lobby")); !slices.Equal(got, []string{"ann"}) {
+			t.Errorf("present: %q", got)
+		}
+		say(t, ws, `{"type":"register","token":"t-bob","event":"lobby"}`)
+		read(`{"event":"leave","topic":"lobby","user":"ann"`)
+		read(`{"event":"join","topic":"lobby","user":"bob"`)
+	})
+}
+
+// Who comes and goes is no message: a viewer that wants the newest ones gets so many of them.
+func TestPresenceIsNotCountedAsMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newChat(t, tailcast.WithTopicConfig("*", tailcast.TopicConfig{Presence: true, Backlog: 2}))
+		publish := func(data string) {
+			t.Helper()
+			if err := s.hub.Publish(t.Context(), tailcast.Message{Topic: "room", Data: []byte(data)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish("1")
+		publish("2")
+		publish("3")
+		for i := range 20 {
+			if i == 10 {
+				publish("4")
+			}
+			s.ws(fmt.Sprintf("?user=u%d&topic=room&tail=0", i)).Close()
+			synctest.Wait()
+		}
+		frames(t, s.ws("?user=ann&topic=room"), "3", "4")
+		frames(t, s.ws("?user=ann&topic=room&tail=1"), "4")
+		frames(t, s.ws("?topic=room&tail=9"), "1", "2", "3", "4")
+		v1 := s.wsWith("?user=bob&topic=else", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		say(t, v1, `{"type":"subscribe","topic":"room","tail":1,"ref":1}`) // its own join comes first
+		for {
+			_, data, err := v1.ReadMessage()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(data), `"data":"4"`) {
+				break
+			}
+		}
+	})
+}
+
+// Who may read any topic cannot fill the memory with topics in which there was never a message.
+func TestPresenceKeepsNoTopics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newChat(t, tailcast.WithTopicConfig("*", tailcast.TopicConfig{Presence: true}))
+		ws := s.wsWith("?user=ann&topic=home", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		go func() {
+			for {
+				if _, _, err := ws.ReadMessage(); err != nil {
+					return
+				}
+			}
+		}()
+		before := s.hub.MemoryUsed()
+		for i := range 50 {
+			say(t, ws, `{"type":"subscribe","topic":"t%d"}`, i)
+			if i == 7 {
+				if err := s.hub.Publish(t.Context(), tailcast.Message{Topic: "t7", Data: []byte("x")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			say(t, ws, `{"type":"unsubscribe","topic":"t%d"}`, i)
+		}
+		time.Sleep(30 * time.Second)
+		if n := len(s.hub.TopicNames()); n != 51 {
+			t.Errorf("%d topics are left after half a minute", n)
+		}
+		time.Sleep(time.Minute)
+		if got := s.hub.TopicNames(); !slices.Equal(got, []string{"home", "t7"}) {
+			t.Errorf("%q are left", got)
+		}
+		if used := s.hub.MemoryUsed(); used > before+10<<10 {
+			t.Errorf("the budget has %d bytes, %d before", used, before)
+		}
+	})
+}

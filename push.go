@@ -122,11 +122,14 @@ func readPush(body io.Reader) (p pushed, _ *refusal) {
 		return p, refusalf(http.StatusBadRequest, "event is missing or empty.")
 	}
 	p = pushed{UserID: *o.UserID, Event: *o.Event, Message: o.Message}
-	var text string
-	if len(o.Message) > 0 && o.Message[0] == '"' && json.Unmarshal(o.Message, &text) == nil {
-		p.Message = []byte(text)
+	var text *string // nil for null
+	if len(o.Message) > 0 && (o.Message[0] == '"' || o.Message[0] == 'n') && json.Unmarshal(o.Message, &text) == nil {
+		p.Message = nil
+		if text != nil {
+			p.Message = []byte(*text)
+		}
 	}
-	if len(p.Message) == 0 || string(p.Message) == "null" {
+	if len(p.Message) == 0 {
 		return p, refusalf(http.StatusBadRequest, "message is missing or empty.")
 	}
 	return p, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,7 @@ func TestPushHandler(t *testing.T) {
 		{name: "no message", body: `{"userId":"ann","event":"orders"}`, status: 400, answer: "message is missing"},
 		{name: "an empty message", body: `{"userId":"ann","event":"orders","message":""}`, status: 400, answer: "message is missing"},
 		{name: "null for a message", body: `{"userId":"ann","event":"orders","message":null}`, status: 400, answer: "message is missing"},
+		{name: "a text that says null", body: `{"userId":"ann","event":"orders","message":"null"}`, status: 200, answer: `{"matched":0`},
 		{name: "an event that is no topic", body: `{"userId":"ann","event":"a\u0000b","message":"x"}`, status: 400, answer: "bad topic name"},
 		{name: "a hub that is closed", body: good, closing: true, status: 503, answer: "shutting down"},
 	} {
@@ -204,4 +206,27 @@ func TestPushesToAStalledConnection(t *testing.T) {
 		t.Logf("500 pushes to two connections, one of them stalled: %+v", sum)
 		stalled.Conn.Close()
 	})
+}
+
+// A push is made ready once for all connections of the user that have it in the same form, not once for each.
+func TestPushIsEncodedOnce(t *testing.T) {
+	hub := tailcast.New()
+	defer hub.Close()
+	for range 100 {
+		defer hub.AttachUser(new(tailcast.DiscardSocket), "ann", "orders")()
+	}
+	data := make([]byte, 100<<10)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const pushes = 20
+	for range pushes {
+		if r, err := hub.Push(t.Context(), "ann", "orders", data); err != nil || r.Matched != 100 {
+			t.Fatal(r, err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	// Each connection copies it into its queue; that is 100 times the message, and it was 200 times.
+	if n := (after.TotalAlloc - before.TotalAlloc) / pushes / uint64(len(data)); n > 150 {
+		t.Errorf("a push to 100 connections takes %d times the memory of its message", n)
+	}
 }

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -88,6 +90,9 @@ func offeredToken(h http.Header) (token string, ok bool, err error) {
 		for part := range strings.SplitSeq(v, ",") {
 			if part = strings.TrimSpace(part); next {
 				b, err := base64.RawURLEncoding.DecodeString(part)
+				if part == "" {
+					return "", true, errors.New("the token beside " + tokenProtocol + " is empty")
+				}
 				if err != nil || !utf8.Valid(b) {
 					return "", true, errors.New("the token beside " + tokenProtocol + " is not text in base64url without padding")
 				}
@@ -209,7 +214,7 @@ func (c *Conn) admit(reg registration) error {
 	}
 	for _, t := range topics {
 		if no := c.mayAs(id, ActionRead, t); no != nil {
-			return &CloseError{Code: 4403, Reason: no.sentence, Err: no.err}
+			return no.closes()
 		}
 	}
 	if err := c.become(id); err != nil {
@@ -221,19 +226,36 @@ func (c *Conn) admit(reg registration) error {
 			from.tail = -1
 		}
 		if err := c.subscribe(t, from); err != nil && !errors.Is(err, ErrSubscribed) {
-			return &CloseError{Code: 4403, Reason: fmt.Sprintf("topic %s: %v", quote(t), err), Err: err}
+			return &CloseError{Code: 1013, Reason: fmt.Sprintf("topic %s: %v", quote(t), err), Err: err} // there is no room
 		}
 	}
 	return nil
 }
 
+// closes is the end of a connection that registers for a topic which it may not read: the application's own, if it has said one.
+func (r *refusal) closes() error {
+	var p *PanicError
+	var ce *CloseError
+	switch {
+	case errors.As(r.err, &p):
+		return p
+	case errors.As(r.err, &ce) && ce != nil:
+		return r.err
+	}
+	return &CloseError{Code: 4403, Reason: r.sentence, Err: r.err}
+}
+
 // registerCommand is registers for a client of tailcast.v1.
 func (c *Conn) registerCommand(in Inbound) (bool, error) {
 	waits := c.waits()
-	if in.Binary || !waits && !bytes.Contains(in.Data, []byte(wire.Register)) {
+	if !waits && (in.Binary || !bytes.Contains(in.Data, []byte(wire.Register))) {
 		return false, nil
 	}
-	cmd, err := wire.ParseCommand(in.Data)
+	var cmd wire.Command
+	var err error
+	if !in.Binary {
+		cmd, err = wire.ParseCommand(in.Data)
+	}
 	switch {
 	case cmd.Type != wire.Register && waits:
 		return true, c.answer(wire.AppendError(nil, `Register first: {"type":"register","token":"…"}.`, cmd.Ref...))
@@ -261,11 +283,8 @@ func (c *Conn) become(id Identity) error {
 		c.mu.Unlock()
 		return &CloseError{Code: 1013, Reason: err.Error(), Err: err}
 	}
-	var subs []*subscription
+	subs := slices.Collect(maps.Values(c.subs)) // before the first registration hooks may have given it some
 	if moves {
-		for _, s := range c.subs {
-			subs = append(subs, s)
-		}
 		clear(c.subs)
 		c.order = nil
 	}
@@ -273,7 +292,11 @@ func (c *Conn) become(id Identity) error {
 	c.hub.users.move(c, old, id.User)
 	c.mu.Unlock()
 	for _, s := range subs {
-		s.end()
+		if moves {
+			s.end()
+		} else {
+			s.arrives(id.User)
+		}
 	}
 	c.expire()
 	return nil

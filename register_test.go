@@ -3,10 +3,13 @@ package tailcast_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -157,6 +160,8 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 		{`{"token":"t-ann","event":5}`, 4401, "event is not a string"},
 		{`{"token":"t-ann","event":"secret"}`, 4403, `You may not read topic "secret".`},
 		{`{"token":"t-ann","event":"` + strings.Repeat("x", 300) + `"}`, 4403, "topic"},
+		{`{"token":"t-ann","event":"full"}`, 4429, "the room is full"},
+		{`{"token":"t-ann","event":"panic"}`, 1011, ""},
 		{`{"event":"orders"}`, 4401, "the first message has to be"},
 		{`hello`, 4401, "the first message has to be"},
 		{``, 4401, "the first message has to be"},
@@ -169,8 +174,13 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 			var logged strings.Builder
 			s := newSite(t, tailcast.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 				tailcast.WithAuthorize(func(_ context.Context, a tailcast.Access) error {
-					if a.Topic == "secret" {
+					switch a.Topic {
+					case "secret":
 						return errors.New("no")
+					case "full":
+						return fmt.Errorf("seats: %w", &tailcast.CloseError{Code: 4429, Reason: "the room is full"})
+					case "panic":
+						panic("no such topic")
 					}
 					return nil
 				}),
@@ -234,7 +244,7 @@ func TestATokenInTheHandshake(t *testing.T) {
 		s.pushed("ann", "orders", "x", one(2))
 		frames(t, ws, "x")
 		wantClosed(t, s.wsWith("", offer("tailcast.token", base64.RawURLEncoding.EncodeToString([]byte("wrong")))), 4401, "the token is not accepted")
-		for _, bad := range []http.Header{offer("tailcast.token"), offer("tailcast.token", "!")} {
+		for _, bad := range []http.Header{offer("tailcast.token"), offer("tailcast.token", "!"), offer("tailcast.token", "")} {
 			if _, err := testnet.DialWS(t.Context(), s.l, "/", bad); err == nil || !strings.Contains(err.Error(), "400") {
 				t.Errorf("%v: %v", bad, err)
 			}
@@ -268,5 +278,152 @@ func TestRegistrationsExpire(t *testing.T) {
 		if d := time.Since(began); d != 170*time.Second {
 			t.Errorf("it ended after %v", d)
 		}
+	})
+}
+
+// A client that has not registered yet reaches no hook, whatever kind of message it sends.
+func TestNothingBeforeRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := 0
+		s := newPushSite(t, tailcast.WithAfterRead(func(*tailcast.Conn, tailcast.Inbound) error { read++; return nil }))
+		ws := s.wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		for _, op := range []byte{testnet.OpBinary, testnet.OpText} {
+			if err := ws.WriteFrame(true, op, []byte(`{"type":"publish","data":"x"}`)); err != nil {
+				t.Fatal(err)
+			}
+			_, data, err := ws.ReadMessage()
+			if err != nil || !strings.Contains(string(data), "Register first") {
+				t.Errorf("got %q, %v", data, err)
+			}
+		}
+		if read != 0 {
+			t.Errorf("AfterRead was called %d times", read)
+		}
+	})
+}
+
+// A client that registers again and again, with tokens that end some day, leaves nothing behind of the earlier ones.
+func TestRegisteringAgainKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}),
+			tailcast.WithRegistration(func(_ context.Context, token string) (tailcast.Identity, error) {
+				return tailcast.Identity{User: token, Expires: time.Now().Add(time.Hour)}, nil
+			}))
+		ws := s.ws("")
+		register := func(n int) uint64 {
+			for range n {
+				if err := ws.WriteFrame(true, testnet.OpText, []byte(`{"token":"ann","event":"a"}`)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		const times = 5000
+		before := register(times)
+		if after := register(times); after > before+times*50 {
+			t.Errorf("%d bytes are kept of each registration", (after-before)/times)
+		}
+		s.pushed("ann", "a", "x", one(1))
+	})
+}
+
+// A connection whose topics are all taken is closed because there is no room, and not because it may not read the next one.
+func TestRegistrationsForTooManyTopics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newPushSite(t, tailcast.WithLimits(tailcast.Limits{Topics: 1}))
+		ws := s.ws("")
+		say(t, ws, `{"token":"t-ann","event":"a"}`)
+		say(t, ws, `{"token":"t-ann","event":"b"}`)
+		wantClosed(t, ws, 1013, "too many topics")
+		ws.Close()
+		synctest.Wait()
+		if ended := s.hub.Stats().Ended; ended["limit"] != 1 {
+			t.Errorf("ended: %v", ended)
+		}
+	})
+}
+
+// What is done to a user's connections is never done to one that has become another user's meanwhile.
+func TestAMoveBesideDropAndDisconnect(t *testing.T) {
+	hub := tailcast.New(tailcast.WithRegistration(tokens), tailcast.WithAuthorize(tailcast.AllowAllTopics))
+	defer hub.Close()
+	for i := range 500 {
+		var c *tailcast.Conn
+		detach := hub.AttachUser(new(tailcast.DiscardSocket), "ann", "a")
+		for c = range hub.Conns() {
+		}
+		done := make(chan struct{})
+		var n int
+		var as string
+		go func() {
+			defer close(done)
+			if i%2 == 0 {
+				n, _ = hub.Drop(t.Context(), "ann", "a")
+			} else {
+				c.BeforeClose(func(c *tailcast.Conn, _ error) { as = c.Identity().User })
+				n, _ = hub.Disconnect(t.Context(), "ann", nil)
+			}
+		}()
+		moved := c.Become("bob", "a")
+		<-done
+		if i%2 == 0 && moved && !slices.Equal(c.Topics(), []string{"a"}) {
+			t.Fatalf("bob has %q, %d connections of ann were dropped", c.Topics(), n)
+		}
+		detach()
+		if i%2 == 1 && n == 1 && as != "ann" {
+			t.Fatalf("%q was disconnected in ann's place", as)
+		}
+	}
+}
+
+// A token is not logged in the forms either that errors have it in.
+func TestTokensAreNotLoggedInOtherForms(t *testing.T) {
+	const token = "s+cr/t=\"ü\" x"
+	for _, form := range []string{token, fmt.Sprintf("%q", token), fmt.Sprintf("%+q", token), url.QueryEscape(token), url.PathEscape(token)} {
+		synctest.Test(t, func(t *testing.T) {
+			var logged strings.Builder
+			s := newSite(t, tailcast.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+				tailcast.WithRegistration(func(context.Context, string) (tailcast.Identity, error) {
+					return tailcast.Identity{}, errors.New("no answer: " + form)
+				}))
+			ws := s.ws("")
+			data, _ := json.Marshal(map[string]string{"token": token})
+			say(t, ws, "%s", data)
+			wantClosed(t, ws, 4401, "the token is not accepted")
+			synctest.Wait()
+			if got := logged.String(); !strings.Contains(got, "no answer: ") || strings.Contains(got, "cr/t") || strings.Contains(got, "cr%2Ft") {
+				t.Errorf("with %s: %s", form, got)
+			}
+		})
+	}
+}
+
+// The time that the application takes for a token does not count as the client's silence, wherever the token came.
+func TestTokensThatTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithPing(time.Second, time.Second),
+			tailcast.WithRegistration(func(ctx context.Context, token string) (tailcast.Identity, error) {
+				time.Sleep(10 * time.Second)
+				return tokens(ctx, token)
+			}))
+		inBand := s.ws("?topic=a")
+		say(t, inBand, `{"token":"t-ann","event":"a"}`)
+		offer := "tailcast.token, " + base64.RawURLEncoding.EncodeToString([]byte("t-ann"))
+		handshake := s.wsWith("?topic=a", http.Header{"Sec-Websocket-Protocol": {offer}})
+		for _, ws := range []*testnet.WS{inBand, handshake} {
+			go func() {
+				for {
+					if _, _, err := ws.ReadMessage(); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		time.Sleep(15 * time.Second)
+		s.pushed("ann", "a", "x", one(2))
 	})
 }

@@ -383,7 +383,10 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	switch {
 	case req.registers && req.hasToken:
 		c.waiting = true
+		c.hooking.Store(true) // nobody reads meanwhile
 		err = c.register(registration{token: req.token})
+		c.hooked.Store(time.Now().UnixNano())
+		c.hooking.Store(false)
 	case req.registers:
 		c.await()
 	default:

@@ -171,7 +171,7 @@ func unregisteredFor(err error) endReason {
 		return endPanic
 	case errors.Is(err, ErrQueueFull): // the answer found no room
 		return endTooSlow
-	case errors.As(err, &full):
+	case errors.As(err, &full), errors.Is(err, ErrTooManyTopics), errors.Is(err, ErrTooManyFilters):
 		return endLimit
 	}
 	return endUnregistered

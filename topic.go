@@ -184,13 +184,22 @@ func (m *Message) flags() (flags stream.Flags) {
 // empty reports whether nothing of the topic is worth keeping: no Source is in charge of it, and it holds no message. Hub.mu is
 // held, and nobody visits it.
 func (t *topic) empty() bool {
+	return t.idle(func() bool { first, next := t.log.Bounds(); return first == next })
+}
+
+// deserted reports whether the topic is there only because of events that were long ago. See empty.
+func (t *topic) deserted(now time.Time) bool {
+	return t.idle(func() bool { return t.log.Idle(now.Add(-eventLinger)) })
+}
+
+// idle reports whether nobody is in charge of the topic, and its log is what nothing says.
+func (t *topic) idle(nothing func() bool) bool {
 	if t.claims.Load() > 0 { // looked at first: it falls when the messages are there
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	first, next := t.log.Bounds()
-	return first == next && t.owner == nil && t.replayer == nil
+	return nothing() && t.owner == nil && t.replayer == nil
 }
 
 // untouched reports whether the topic is there only because somebody has looked at it. See empty.

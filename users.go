@@ -80,12 +80,12 @@ func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushRe
 	case h.check(&m) != nil:
 		return r, fmt.Errorf("tailcast: push: %w", h.check(&m))
 	}
-	frames := make(map[*format][]byte, 1)
+	frames := make(map[format][]byte, 1)
 	for _, c := range h.users.conns(user) {
-		frame, ok := frames[c.format]
+		frame, ok := frames[*c.format]
 		if !ok {
 			frame = c.format.message(nil, topic, &m)
-			frames[c.format] = frame
+			frames[*c.format] = frame
 		}
 		switch matched, err := c.push(user, topic, frame); {
 		case !matched, errors.Is(err, os.ErrClosed): // it is about to end
@@ -135,7 +135,7 @@ func (h *Hub) Drop(ctx context.Context, user, topic string) (int, error) {
 	}
 	n := 0
 	for _, c := range h.users.conns(user) {
-		if c.is(user) && c.Unsubscribe(topic) == nil {
+		if c.drop(user, topic) {
 			n++
 		}
 	}
@@ -149,17 +149,27 @@ func (h *Hub) Disconnect(ctx context.Context, user string, cause error) (int, er
 	}
 	n := 0
 	for _, c := range h.users.conns(user) {
-		if c.is(user) && c.end(endApplication, cause) {
+		if c.endIf(endApplication, cause, func() bool { return c.identity.User == user }) {
 			n++
 		}
 	}
 	return n, nil
 }
 
-func (c *Conn) is(user string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.identity.User == user
+// drop unsubscribes the connection, if it is still the user's.
+func (c *Conn) drop(user, topic string) bool {
+	c.mu.Lock() // so that it does not become another's in between
+	if c.identity.User != user {
+		c.mu.Unlock()
+		return false
+	}
+	s, err := c.unsubscribe(topic)
+	c.mu.Unlock()
+	if err != nil {
+		return false
+	}
+	s.end()
+	return true
 }
 
 // all returns the connections of all users.

@@ -59,15 +59,41 @@ func (l *Log) at(seq uint64) Cursor {
 	return c
 }
 
-// Newest returns a cursor before the n newest records, or at the head for n = 0.
+// Newest returns a cursor before the n newest messages, or at the head for n = 0. Events are none.
 func (l *Log) Newest(n int) Cursor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seq := l.first
-	if uint64(n) < l.next-l.first {
-		seq = l.next - uint64(n)
+	if n == 0 {
+		return l.at(l.next)
 	}
-	return l.at(seq)
+	for i := len(l.blocks) - 1; i >= 0; i-- {
+		b := l.blocks[i]
+		if b.first >= l.first && len(b.recs)-b.events < n { // all of them, and more
+			n -= len(b.recs) - b.events
+			continue
+		}
+		if seq, ok := b.newest(n, l.first); ok {
+			return l.at(seq)
+		}
+		break
+	}
+	return l.at(l.first)
+}
+
+// newest returns the seq of the n-th message from the end, unless that is older than first.
+func (b *block) newest(n int, first uint64) (seq uint64, ok bool) {
+	if b.events == 0 {
+		return b.next() - uint64(n), uint64(n) <= b.next()-max(first, b.first)
+	}
+	for i := len(b.recs) - 1; i >= 0 && b.first+uint64(i) >= first; i-- {
+		if b.recs[i].flags()&Event != 0 {
+			continue
+		}
+		if n--; n == 0 {
+			return b.first + uint64(i), true
+		}
+	}
+	return 0, false
 }
 
 // Oldest returns a cursor at the oldest record that is kept.

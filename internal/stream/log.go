@@ -33,6 +33,8 @@ type Log struct {
 	gapped     bool     // a gap without a position is between before and first
 	base       Position // what before was at first
 	last       Position // of the newest record that had one
+	said       bool     // it has had a record that is no event
+	newest     int64    // Record.Time of the newest record
 	encodings  map[string]*Encoding
 	selections map[string]*selection
 	grown      int64 // what of the blocks is accounted for in the budget
@@ -88,6 +90,12 @@ func (a *Appender) Add(pos Position, nanos int64, flags Flags, data []byte) {
 	b.data = append(b.data, data...)
 	b.recs = append(b.recs, rec{pos: pos, bits: uint32(len(b.data))<<flagBits | uint32(flags), from: a.From, time: nanos})
 	b.note(pos)
+	l.newest = nanos
+	if flags&Event != 0 {
+		b.events++
+	} else {
+		l.said = true
+	}
 	l.grown += b.size() - before
 	l.next++
 	l.cum += uint64(len(data))
@@ -231,6 +239,13 @@ func (l *Log) Bounds() (first, next uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.first, l.next
+}
+
+// Idle reports whether there have never been any records but events, and none of these since then.
+func (l *Log) Idle(since time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.said && l.newest < since.UnixNano()
 }
 
 // Head returns the position of the newest message, and false while there is none.

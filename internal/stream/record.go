@@ -65,6 +65,8 @@ type block struct {
 	data  []byte
 	recs  []rec
 	runs  []run // which positions are in here, for Find
+
+	events int // how many of recs are no messages
 }
 
 // A run is a range of offsets of one epoch in a block.

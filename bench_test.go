@@ -131,41 +131,44 @@ func benchmarkFanout(b *testing.B, conns, burst int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/perOp, "ns/delivery")
 }
 
-// BenchmarkPush pushes to one of 10 000 connected users, each with one connection and so many of 100 topics, and to users who are not
+// BenchmarkPush pushes to one of 10 000 connected users, each with one connection and so many of so many topics, and to users who are not
 // there: of those nothing is kept, so it is all the same whether there are a million of them.
 func BenchmarkPush(b *testing.B) {
 	const users, strangers = 10_000, 1_000_000
-	names := make([]string, 100)
-	for i := range names {
-		names[i] = fmt.Sprint("topic", i)
-	}
-	for _, topics := range []int{1, 10, 100} {
+	for _, c := range []struct{ topics, of int }{{1, 1}, {1, 100}, {1, 10_000}, {10, 100}, {100, 100}} {
 		hub := tailcast.New(tailcast.WithLimits(tailcast.Limits{Topics: 128}))
+		name := func(user, i int) string { return fmt.Sprint("topic", (user+i)%c.of) }
 		before := heapInUse()
 		var detach []func()
-		for i := range users {
-			detach = append(detach, hub.AttachUser(new(tailcast.DiscardSocket), fmt.Sprint("user", i), names[:topics]...))
+		for u := range users {
+			names := make([]string, c.topics)
+			for i := range names {
+				names[i] = name(u, i)
+			}
+			detach = append(detach, hub.AttachUser(new(tailcast.DiscardSocket), fmt.Sprint("user", u), names...))
 		}
 		each := float64(heapInUse()-before) / users
 		data := []byte(strings.Repeat("x", 128))
-		run := func(name string, want int, user func(i int) string) {
-			b.Run(fmt.Sprintf("topics=%d/%s", topics, name), func(b *testing.B) {
-				all := make([]string, 4096)
+		run := func(what string, want int, user func(i int) (string, int)) {
+			b.Run(fmt.Sprintf("topics=%d of %d/%s", c.topics, c.of, what), func(b *testing.B) {
+				all := make([][2]string, 4096)
 				for i := range all {
-					all[i] = user(i)
+					u, n := user(i)
+					all[i] = [2]string{u, name(n, i%c.topics)}
 				}
 				b.ReportAllocs()
 				defer b.ReportMetric(each, "heap-B/conn") // the loop forgets what was reported before
 				for i := 0; b.Loop(); i++ {
-					r, err := hub.Push(b.Context(), all[i%len(all)], names[i%topics], data)
+					to := &all[i%len(all)]
+					r, err := hub.Push(b.Context(), to[0], to[1], data)
 					if err != nil || r.Matched != want {
 						b.Fatal(r, err)
 					}
 				}
 			})
 		}
-		run("connected", 1, func(i int) string { return fmt.Sprint("user", i*7919%users) })
-		run("not connected", 0, func(i int) string { return fmt.Sprint("stranger", i*7919%strangers) })
+		run("connected", 1, func(i int) (string, int) { n := i * 7919 % users; return fmt.Sprint("user", n), n })
+		run("not connected", 0, func(i int) (string, int) { n := i * 7919 % strangers; return fmt.Sprint("stranger", n), n })
 		for _, f := range detach {
 			f()
 		}

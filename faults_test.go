@@ -48,12 +48,12 @@ func TestAnIdleStreamOverHTTP2Lives(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	t.Log(resp.Proto)
 	br := bufio.NewReader(resp.Body)
-	time.Sleep(50 * time.Millisecond)
 	hub.Publish(t.Context(), tailcast.Message{Data: []byte("one")})
 	l, err := br.ReadString('\n')
-	t.Logf("%q %v", l, err)
+	if err != nil || l != "one\n" || resp.ProtoMajor != 2 {
+		t.Fatalf("%s: %q, %v", resp.Proto, l, err)
+	}
 	time.Sleep(2 * time.Second)
 	hub.Publish(t.Context(), tailcast.Message{Data: []byte("two")})
 	if l, err = br.ReadString('\n'); err != nil || l != "two\n" {
@@ -460,11 +460,7 @@ func TestALongLineDoesNotWedgeATail(t *testing.T) {
 	tail := tailcast.NewTail(path)
 	tail.Start = tailcast.FromStart
 	go hub.Run(t.Context(), tail)
-	time.Sleep(3 * time.Second)
-	st := hub.Stats()
-	if st.Published < 3 {
-		t.Errorf("published %d; source: %+v", st.Published, st.Sources)
-	}
+	eventually(t, "all three lines are published", func() bool { return hub.Stats().Published == 3 })
 }
 
 func TestLinesKeepsCRLFTogether(t *testing.T) {
@@ -493,15 +489,12 @@ func TestAWriterThatPanicsEndsItsConnection(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { hub.ServeHTTP(panicW{w}, r) }))
 	defer srv.Close()
 	go http.Get(srv.URL)
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, "it is connected", func() bool { return hub.Stats().Connections["text"] == 1 })
 	hub.Publish(t.Context(), tailcast.Message{Data: []byte("x")})
-	time.Sleep(500 * time.Millisecond)
-	if n := hub.Stats().Connections["text"]; n != 0 || w.count() != 1 {
-		t.Errorf("the request is over; %d connections, BeforeClose ran %d times", n, w.count())
+	eventually(t, "it has ended", func() bool { return hub.Stats().Connections["text"] == 0 && w.count() > 0 })
+	if err := hub.Close(); err != nil || w.count() != 1 {
+		t.Errorf("Close: %v; BeforeClose ran %d times", err, w.count())
 	}
-	start := time.Now()
-	err := hub.Close()
-	t.Logf("Close = %v after %v", err, time.Since(start))
 }
 
 func TestATopicOfAHookResumesToo(t *testing.T) {
@@ -548,7 +541,6 @@ func TestCloseWhileAWebSocketOpens(t *testing.T) {
 	}))
 	resp, _ := http.Get(srv.URL) // somebody has been here before
 	resp.Body.Close()
-	time.Sleep(100 * time.Millisecond)
 	nc, _ := net.Dial("tcp", srv.Listener.Addr().String())
 	defer nc.Close()
 	fmt.Fprintf(nc, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
@@ -558,8 +550,6 @@ func TestCloseWhileAWebSocketOpens(t *testing.T) {
 		t.Error("the handler never returns")
 	}
 }
-
-// YY
 
 func TestAGapsIdIsJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/internal/testnet"
@@ -224,4 +225,14 @@ func numbered(from, to int) []string {
 		out = append(out, fmt.Sprintf("message %d", i))
 	}
 	return out
+}
+
+// eventually waits for something that happens outside of a bubble.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not happen: %s", what)
+		}
+	}
 }

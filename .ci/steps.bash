@@ -59,7 +59,7 @@ fuzz() { # fuzz TIME
 	trap "rm -rf '$dir'" EXIT # of the step
 	targets=$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | while read -r package at; do
 		grep -qs '^func Fuzz' "$at"/*_test.go || continue
-		go test -c -vet=off -fuzz=. -o "$dir/${package//\//_}" "$package"
+		go test -c -vet=off -fuzz=. -o "$dir/${package//\//_}" "$package" || exit # set -e does not count in here
 		for target in $("$dir/${package//\//_}" -test.list '^Fuzz'); do
 			echo "$package $at $dir/${package//\//_} $target"
 		done

@@ -89,10 +89,10 @@ func offeredToken(h http.Header) (token string, ok bool, err error) {
 	for _, v := range h.Values("Sec-WebSocket-Protocol") {
 		for part := range strings.SplitSeq(v, ",") {
 			if part = strings.TrimSpace(part); next {
-				b, err := base64.RawURLEncoding.DecodeString(part)
 				if part == "" {
 					return "", true, errors.New("the token beside " + tokenProtocol + " is empty")
 				}
+				b, err := base64.RawURLEncoding.DecodeString(part)
 				if err != nil || !utf8.Valid(b) {
 					return "", true, errors.New("the token beside " + tokenProtocol + " is not text in base64url without padding")
 				}

@@ -70,15 +70,16 @@ type PushResult struct {
 // no error. It returns an error that matches ErrClosed after Shutdown, ErrTopicName or ErrMessage.
 //
 // The user is that of Identity.User, as WithAuthenticate or WithRegistration found it; it must not be empty. A connection that becomes another
-// user's gets nothing more of what is pushed after that. On a hub without topics for it, a message without a topic ("") is one to the default topic.
+// user's gets nothing more of what is pushed after that.
 func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushResult, error) {
 	var r PushResult
 	m := Message{Topic: topic, Data: data}
-	switch err := h.addressed(ctx, user, topic); {
-	case err != nil:
+	err := h.addressed(ctx, user, topic)
+	if err == nil {
+		err = h.checkContent(&m)
+	}
+	if err != nil {
 		return r, fmt.Errorf("tailcast: push: %w", err)
-	case h.check(&m) != nil:
-		return r, fmt.Errorf("tailcast: push: %w", h.check(&m))
 	}
 	frames := make(map[format][]byte, 1)
 	for _, c := range h.users.conns(user) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -86,15 +87,19 @@ func (p *logtailProcess) kill(t *testing.T) {
 	p.cmd.Wait()
 }
 
-// freeAddr returns an address that a process can listen on, also for the second time.
+// freeAddr returns an address that a process can listen on, also for the second time: its port is not of those that systems give to
+// outgoing connections (32768 and up), of which the other tests have thousands.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err == nil {
+			defer ln.Close()
+			return ln.Addr().String()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // A clientProcess is a client of another maker, that writes what it gets to a file.

@@ -83,7 +83,11 @@ func serve(ctx context.Context, ln net.Listener, secret string) error {
 	case <-ctx.Done():
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		return errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx)) // the hub first: it says goodbye
+		err := errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx)) // the hub first: it says goodbye
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = nil // who took nothing was cut off, and so is what a browser has opened and not used
+		}
+		return err
 	case err := <-ended:
 		return err
 	}

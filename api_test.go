@@ -125,12 +125,11 @@ func TestLater(t *testing.T) {
 	hub := tailcast.New()
 	defer hub.Close()
 	for name, option := range map[string]func(){
-		"WithRegistration":  func() { tailcast.WithRegistration(nil) }, // without a function it cannot be meant
-		"WithFlushInterval": func() { tailcast.WithFlushInterval(0) },
-		"WithCompression":   func() { tailcast.WithCompression(1) },
-		"WithDetach":        func() { tailcast.WithDetach() },
-		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
-		"WithBackplane":     func() { tailcast.WithBackplane(nil) },
+		"WithRegistration": func() { tailcast.WithRegistration(nil) }, // without a function it cannot be meant
+		"WithCompression":  func() { tailcast.WithCompression(1) },
+		"WithDetach":       func() { tailcast.WithDetach() },
+		"WithLagPolicy(0)": func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
+		"WithBackplane":    func() { tailcast.WithBackplane(nil) },
 	} {
 		func() {
 			defer func() {

@@ -92,6 +92,8 @@ func New(opts ...Option) *Hub {
 		Heartbeat:    h.cfg.heartbeat,
 		PrivateBytes: h.cfg.private,
 		Budget:       h.budget,
+
+		FlushInterval: h.cfg.flush,
 	})
 	return h
 }

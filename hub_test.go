@@ -614,6 +614,8 @@ func TestImpossibleOptionsPanicAtTheirLine(t *testing.T) {
 		"nil":     func() { tailcast.New(nil) },
 		"handler": func() { tailcast.New().Handler() },
 		"twice":   func() { tailcast.New().Handler("a", "a") },
+		"flush":   func() { tailcast.WithFlushInterval(-1) },
+		"no end":  func() { tailcast.WithFlushInterval(time.Hour) },
 	} {
 		func() {
 			defer func() {

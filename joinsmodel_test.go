@@ -73,7 +73,8 @@ func joinsModel(t *testing.T, seed uint64) {
 	list := randomLines(rng, 400)
 	list = append(list, entry(1000, "abc"), entry(1001, "a end"), entry(1002, "b end"), entry(1003, "c end"))
 	s := newSite(t, tailcast.WithRetention(tailcast.Retention{Messages: 1 + rng.IntN(30)}),
-		tailcast.WithWriteTimeout(time.Hour), tailcast.WithMemoryLimit(4<<20), tailcast.WithMaxReplays(1+rng.IntN(3)))
+		tailcast.WithWriteTimeout(time.Hour), tailcast.WithMemoryLimit(4<<20), tailcast.WithMaxReplays(1+rng.IntN(3)),
+		tailcast.WithFlushInterval(time.Duration(seed%3)*10*time.Millisecond))
 	l := newLedger()
 	s.runs(t, l)
 	l.give <- list[:1]

@@ -102,6 +102,9 @@ func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error {
 		if t == nil || !t.lags(uint64(bytes)) {
 			return nil
 		}
+		if step == shortStep && h.cfg.flush > 0 {
+			t.fan.Wake() // what is waited for is not to wait for more
+		}
 		sleep(ctx, step)
 	}
 }

@@ -1,7 +1,5 @@
 package tailcast
 
-import "time"
-
 // The signatures in this file are frozen, so that programs can be planned on them; their work comes in a later version. Until
 // then options panic.
 
@@ -9,11 +7,6 @@ func laterOption(name string) Option {
 	must(false, "%s: not in this version", name)
 	return nil
 }
-
-// WithFlushInterval holds small messages up to d, so that many go out with one write. Default 0: each goes out at once.
-//
-// Not in this version: it panics.
-func WithFlushInterval(d time.Duration) Option { return laterOption("WithFlushInterval") }
 
 // WithCompression compresses messages of at least 512 bytes for the WebSockets that can read it (RFC 7692), each message once
 // for all of them, with a level of compress/flate. Off by default.

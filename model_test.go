@@ -87,7 +87,7 @@ func (m *modelRun) run(replay, byTopic bool) {
 	keep, backlog := tailcast.Retention{Messages: 1 + m.rng.IntN(60)}, m.rng.IntN(5)
 	opts := []tailcast.Option{
 		tailcast.WithRetention(keep), tailcast.WithBacklog(backlog), tailcast.WithLagPolicy(m.policy),
-		tailcast.WithMaxReplays(1 + m.rng.IntN(3)),
+		tailcast.WithMaxReplays(1 + m.rng.IntN(3)), tailcast.WithFlushInterval(time.Duration(m.seed%3) * 10 * time.Millisecond),
 	}
 	if byTopic {
 		opts = append(opts, tailcast.WithBacklog(100), tailcast.WithRetention(tailcast.Retention{}),

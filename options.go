@@ -32,6 +32,7 @@ type config struct {
 	pongTimeout  time.Duration
 	heartbeat    time.Duration
 	writeTimeout time.Duration
+	flush        time.Duration
 	limits       Limits
 	authenticate func(*http.Request) (Identity, error)
 	authorize    func(context.Context, Access) error
@@ -133,6 +134,17 @@ func WithHeartbeat(interval time.Duration) Option {
 func WithWriteTimeout(d time.Duration) Option {
 	must(d > 0, "WithWriteTimeout(%v): must be positive", d)
 	return option(func(c *config) { c.writeTimeout = d })
+}
+
+// WithFlushInterval lets new messages wait up to d for others, so that many go to a viewer with one write: it costs little more
+// CPU to send four lines than one. What has gathered 16 KiB in a topic goes at once, and so does what is sent to one connection
+// alone (Send, Push, heartbeats, gaps), with whatever waits for it, and the rest at Shutdown. Subscribe's loops do not wait.
+//
+// Default 0: each message goes out as soon as a worker comes to it. Set it, to 10 or 20 ms, where thousands of viewers
+// follow some hundred messages a second and need not have each at once. The longest is a minute.
+func WithFlushInterval(d time.Duration) Option {
+	must(d >= 0 && d <= time.Minute, "WithFlushInterval(%v): must be between 0 and a minute", d)
+	return option(func(c *config) { c.flush = d })
 }
 
 // WithLimits sets what clients may take: see Limits for the defaults.

@@ -144,11 +144,13 @@ func (t *topic) append(msgs []Message, from uint32, now time.Time) {
 	nanos := now.UnixNano()
 	a := t.log.Begin()
 	a.From = from
+	bytes := 0
 	for i := range msgs {
 		t.add(&a, &msgs[i], nanos)
+		bytes += len(msgs[i].Data)
 	}
 	a.End(now)
-	t.fan.Wake()
+	t.fan.Grow(bytes)
 	t.settle()
 }
 

@@ -57,6 +57,7 @@ type topicsViewer struct {
 func (m *topicsRun) run() {
 	m.site = newSite(m.t, tailcast.WithRetention(tailcast.Retention{Messages: 1 + m.rng.IntN(40)}),
 		tailcast.WithAuthorize(tailcast.AllowAllTopics), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}),
+		tailcast.WithFlushInterval(time.Duration(m.seed%3)*10*time.Millisecond),
 		tailcast.WithWriteTimeout(100*time.Hour), tailcast.WithPing(0, time.Second)) // it may stall for long
 	for i, kind := range []string{"tailcast.v1", "tailcast.v1", "ndjson", "sse"} {
 		v := &topicsViewer{
@@ -79,6 +80,7 @@ func (m *topicsRun) run() {
 	for _, v := range m.viewers {
 		v.nc.Peer().Resume()
 	}
+	time.Sleep(time.Second) // more than the flush interval
 	synctest.Wait()
 	for _, v := range m.viewers {
 		for topic, n := range v.next {

@@ -24,6 +24,8 @@ type Config struct {
 	Heartbeat    time.Duration // of streaming responses; 0 = none
 	PrivateBytes int           // what Send may queue per connection
 	Budget       *stream.Budget
+	// FlushInterval is how long a topic's new messages may wait for others that go with the same write: see Topic.Grow.
+	FlushInterval time.Duration
 }
 
 // turnBytes is what one connection may send before the others of its worker get their turn.
@@ -79,6 +81,13 @@ func (p *Pool) start() {
 func (p *Pool) Close() {
 	p.started.Do(func() {}) // who adds a connection only now, to cancel it, gets no workers
 	p.stopped.Do(func() { close(p.stop) })
+	for _, w := range p.workers {
+		w.mu.Lock()
+		if w.flush != nil {
+			w.flush.Stop()
+		}
+		w.mu.Unlock()
+	}
 	p.wg.Wait()
 }
 
@@ -121,9 +130,11 @@ type worker struct {
 	wake   chan struct{}
 	looked []*Conn // look's own space
 
-	mu      sync.Mutex // guards the rest
-	topics  []*shard   // that have something new
-	conns   []*Conn    // whose turn it is; their turn is claimed for the worker
+	mu      sync.Mutex  // guards the rest
+	topics  []*shard    // that have something new
+	held    []*shard    // that have something new, which waits for more
+	flush   *time.Timer // releases held
+	conns   []*Conn     // whose turn it is; their turn is claimed for the worker
 	members map[*Conn]struct{}
 	gone    Counts // what members have sent that have ended
 
@@ -201,27 +212,65 @@ func (w *worker) signal() {
 	}
 }
 
+// hold adds a shard to those whose subscriptions are woken when the flush interval is over.
+func (w *worker) hold(s *shard) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held = append(w.held, s); len(w.held) > 1 {
+		return
+	}
+	if d := w.pool.cfg.FlushInterval; w.flush == nil {
+		w.flush = time.AfterFunc(d, w.release)
+	} else {
+		w.flush.Reset(d)
+	}
+}
+
+// release wakes what was held.
+func (w *worker) release() {
+	w.mu.Lock()
+	for _, s := range w.held {
+		if s.state.CompareAndSwap(gathering, dirty) {
+			s.topic.gathered.Store(0)
+			w.topics = append(w.topics, s)
+		}
+	}
+	clear(w.held)
+	w.held = w.held[:0]
+	w.mu.Unlock()
+	w.signal()
+}
+
 // A Topic is the set of subscriptions that wake up together, a shard for each worker, and of Watchers.
 type Topic struct {
 	pool     *Pool
 	shards   []shard
 	watchers watchers
+	gathered atomic.Int64 // bytes that Grow has told of since the last wake
 }
 
 type shard struct {
 	w     *worker
-	dirty atomic.Bool // it is in w.topics
+	topic *Topic
+	state atomic.Uint32
 	count atomic.Int32
 
 	mu      sync.Mutex
 	members []*member
 }
 
+// The states of a shard.
+const (
+	clean     = iota
+	gathering // it is in w.held
+	dirty     // it is in w.topics
+)
+
 // NewTopic returns an empty topic.
 func (p *Pool) NewTopic() *Topic {
 	t := &Topic{pool: p, shards: make([]shard, len(p.workers))}
 	for i := range t.shards {
-		t.shards[i].w = p.workers[i]
+		t.shards[i].w, t.shards[i].topic = p.workers[i], t
 	}
 	return t
 }
@@ -229,15 +278,44 @@ func (p *Pool) NewTopic() *Topic {
 // Wake tells the workers and the Watchers that the topic's log has grown. It does not wait for anything.
 func (t *Topic) Wake() {
 	t.watchers.wake()
+	t.wake()
+}
+
+func (t *Topic) wake() {
+	if t.pool.cfg.FlushInterval > 0 {
+		t.gathered.Store(0)
+	}
 	for i := range t.shards {
 		s := &t.shards[i]
-		if s.count.Load() == 0 || s.dirty.Swap(true) {
+		if s.count.Load() == 0 || s.state.Swap(dirty) == dirty {
 			continue
 		}
 		s.w.mu.Lock()
 		s.w.topics = append(s.w.topics, s)
 		s.w.mu.Unlock()
 		s.w.signal()
+	}
+}
+
+// gatherBytes is how much a topic gathers that waits for more.
+const gatherBytes = 16 << 10
+
+// Grow is Wake for a log that has grown by some payload bytes. With a flush interval, the subscriptions are woken when it has
+// passed since the first of them, or when so much has gathered that one more message would save nothing.
+func (t *Topic) Grow(bytes int) {
+	if t.pool.cfg.FlushInterval <= 0 {
+		t.Wake()
+		return
+	}
+	t.watchers.wake()
+	if t.gathered.Add(int64(bytes)) >= gatherBytes {
+		t.wake()
+		return
+	}
+	for i := range t.shards {
+		if s := &t.shards[i]; s.count.Load() > 0 && s.state.CompareAndSwap(clean, gathering) {
+			s.w.hold(s)
+		}
 	}
 }
 
@@ -340,7 +418,7 @@ func (t *Topic) each(f func(at uint64, known bool, l *lastLook)) {
 
 // snapshot copies the subscriptions into buf, after taking back the mark: what comes later marks it again.
 func (s *shard) snapshot(buf []*Sub) []*Sub {
-	s.dirty.Store(false)
+	s.state.Store(clean)
 	return s.list(buf[:0])
 }
 

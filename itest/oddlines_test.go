@@ -35,6 +35,7 @@ var oddLines = []struct{ name, line string }{
 // TestOddLinesAtThePage: an EventSource, a WebSocket and a WebSocket with envelopes, each in Chromium and in Node, get lines of
 // a followed file that are not plain text, and stay connected.
 func TestOddLinesAtThePage(t *testing.T) {
+	t.Parallel()
 	needVisitors(t)
 	h := newHouse(t)
 	var log strings.Builder

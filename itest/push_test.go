@@ -15,6 +15,7 @@ import (
 // TestPushAtThePage: the page of examples/push, in two tabs of Chromium, registers as wserver's does, gets what is posted, and comes back when the
 // server was restarted.
 func TestPushAtThePage(t *testing.T) {
+	t.Parallel()
 	need(t, "node", "chromium", "npm/playwright-core")
 	bin := filepath.Join(t.TempDir(), "push")
 	if out, err := exec.Command("go", "build", "-o", bin, "../examples/push").CombinedOutput(); err != nil {

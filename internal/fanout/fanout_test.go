@@ -566,3 +566,51 @@ func TestWakingAFilterTakesNoMemory(t *testing.T) {
 		w.pool.Close()
 	})
 }
+
+// countingSocket takes everything, and says so. It goes through as much memory as the kernel does, so that what a connection is made
+// of is no longer in the cache when its next message comes.
+type countingSocket struct {
+	left *atomic.Int64
+	all  chan struct{}
+	mem  []byte
+}
+
+func (s *countingSocket) TryWrite(p []byte) (int, error) {
+	for i := 0; i < len(s.mem); i += 64 {
+		s.mem[i]++
+	}
+	if s.left.Add(-1) == 0 {
+		s.all <- struct{}{}
+	}
+	return len(p), nil
+}
+
+func (s *countingSocket) WriteSome(p []byte, _ time.Duration) (int, error) { return s.TryWrite(p) }
+
+// BenchmarkDelivery is what a worker spends on each message and connection besides the write.
+func BenchmarkDelivery(b *testing.B) {
+	for _, size := range []int{0, 4 << 10} {
+		for _, conns := range []int{1, 100, 1000, 10_000} {
+			b.Run(fmt.Sprintf("kernel=%d/conns=%d", size, conns), func(b *testing.B) { benchmarkDelivery(b, conns, size) })
+		}
+	}
+}
+
+func benchmarkDelivery(b *testing.B, conns, size int) {
+	w := newWorld(b, stream.Retention{Messages: 100}, fanout.Config{Workers: 1})
+	left, all := new(atomic.Int64), make(chan struct{}, 1)
+	for range conns {
+		s := &countingSocket{left, all, make([]byte, size)}
+		c := w.pool.Add(fanout.Options{Socket: s, Direct: true, Handler: handler{}, Abort: func() {}})
+		sub := w.subscribe(c, "")
+		defer finish(c, sub)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		left.Store(int64(conns))
+		w.publish("a line of a log that is not too long, with some words")
+		<-all
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(conns), "ns/delivery")
+	left.Store(int64(2 * conns)) // the last bytes
+}

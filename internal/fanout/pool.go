@@ -139,49 +139,100 @@ type worker struct {
 	gone    Counts // what members have sent that have ended
 
 	private, refused atomic.Uint64 // what Counts says, for members and those that have ended
+
+	wrote, writes int // bytes and calls since a pass began; only the worker's own goroutine counts, and only its own
 }
 
 func (w *worker) run() {
 	var (
 		topics []*shard
+		tired  []*shard // they rest
 		conns  []*Conn
 		subs   []*Sub
+		pass   uint64
 	)
 	tick := w.pool.tick()
-	timer := time.NewTimer(tick)
+	timer, rest := time.NewTimer(tick), time.NewTimer(time.Hour)
 	timer.Stop()
+	rest.Stop()
 	armed := false
 	for {
 		select {
 		case <-w.pool.stop:
 			timer.Stop()
+			rest.Stop()
 			return
 		case <-w.wake:
 		case now := <-timer.C:
 			armed = false
 			w.look(now)
+		case <-rest.C:
+			topics, tired = tired, topics
 		}
 		w.mu.Lock()
-		topics, w.topics = w.topics, topics[:0]
+		topics = append(topics, w.topics...)
+		clear(w.topics)
+		w.topics = w.topics[:0]
 		conns, w.conns = w.conns, conns[:0]
 		if !armed && len(w.members) > 0 {
 			timer.Reset(tick)
 			armed = true
 		}
 		w.mu.Unlock()
+		pass++
+		began := time.Now()
+		w.wrote, w.writes = 0, 0
 		for _, s := range topics {
+			s.pass = pass
 			subs = s.snapshot(subs)
 			for _, sub := range subs {
 				sub.conn.serve()
 			}
 			clear(subs)
 		}
+		served := len(topics) > 0
+		clear(topics)
+		topics = topics[:0]
 		for _, c := range conns {
 			c.turn()
 		}
-		clear(topics)
 		clear(conns)
+		if served && len(tired) == 0 {
+			if d := w.tired(time.Since(began)); d > 0 {
+				if tired = w.overtaken(tired, pass); len(tired) > 0 {
+					rest.Reset(d)
+				}
+			}
+		}
 	}
+}
+
+// tired is how long a worker rests from the topics that have grown again while it has served them for so long, with writes of few
+// bytes each. It could go on at once: but then it would be busy for ever with one small write for each message and connection,
+// while a write of two messages costs hardly more than that of one. So the rest makes up for itself, and at most doubles a delay that
+// is there anyhow.
+func (w *worker) tired(busy time.Duration) time.Duration {
+	const (
+		least, most = time.Millisecond, 10 * time.Millisecond
+		few         = 4 << 10
+	)
+	if busy < least || w.wrote > few*w.writes {
+		return 0
+	}
+	return min(busy, most)
+}
+
+// overtaken moves those shards to dst that were served in that pass and have grown again.
+func (w *worker) overtaken(dst []*shard, pass uint64) []*shard {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.topics = slices.DeleteFunc(w.topics, func(s *shard) bool {
+		if s.pass == pass {
+			dst = append(dst, s)
+		}
+		return s.pass == pass
+	})
+	return dst
 }
 
 // look checks the liveness of every member.
@@ -254,6 +305,7 @@ type shard struct {
 	topic *Topic
 	state atomic.Uint32
 	count atomic.Int32
+	pass  uint64 // of its worker, which alone touches it: when it was served last
 
 	mu      sync.Mutex
 	members []*member

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -13,44 +14,52 @@ import (
 // A rawSocket writes to a descriptor without blocking. syscall.RawConn.Write waits behind another one on the same
 // descriptor: the turn makes sure that there is none.
 type rawSocket struct {
-	nc   net.Conn
-	raw  syscall.RawConn
-	try  func(fd uintptr) bool // kept, so that a write allocates nothing
-	wait func(fd uintptr) bool
+	raw syscall.RawConn
+	nc  net.Conn
+}
 
+// An attempt is one write, and what the kernel said to it. Those who write share a few: there are as many at a time as writers, and
+// thousands of sockets.
+type attempt struct {
 	p   []byte
 	n   int
 	err error
+
+	try, wait func(fd uintptr) bool // for RawConn.Write; kept, so that a write allocates nothing
 }
+
+var attempts = sync.Pool{New: func() any {
+	a := new(attempt)
+	a.try = func(fd uintptr) bool { a.write(fd); return true }
+	a.wait = a.write
+	return a
+}}
 
 func newRawSocket(nc net.Conn, c syscall.Conn) Socket {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil
 	}
-	s := &rawSocket{nc: nc, raw: raw}
-	s.try = func(fd uintptr) bool { s.write(fd); return true }
-	s.wait = func(fd uintptr) bool { return s.write(fd) }
 	boundQueue(raw)
-	return s
+	return &rawSocket{raw: raw, nc: nc}
 }
 
 // write reports whether the kernel gave an answer other than "not now".
-func (s *rawSocket) write(fd uintptr) bool {
+func (a *attempt) write(fd uintptr) bool {
 	for {
-		n, err := syscall.Write(int(fd), s.p)
+		n, err := syscall.Write(int(fd), a.p)
 		switch err {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
 			return false
 		}
-		s.n, s.err = max(n, 0), err
+		a.n, a.err = max(n, 0), err
 		return true
 	}
 }
 
-func (s *rawSocket) TryWrite(p []byte) (int, error) { return s.do(s.try, p) }
+func (s *rawSocket) TryWrite(p []byte) (int, error) { return s.write(p, false) }
 
 // WriteSome is Socket.WriteSome. A kernel takes nothing until a good part of its queue is free, which with a slow peer may
 // take longer than timeout: as long as the peer acknowledges something, it is not stalled.
@@ -60,7 +69,7 @@ func (s *rawSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
 		if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 			return 0, err
 		}
-		n, err := s.do(s.wait, p)
+		n, err := s.write(p, true)
 		if err == nil { // a deadline that has passed would fail the next TryWrite
 			return n, s.nc.SetWriteDeadline(time.Time{})
 		}
@@ -72,15 +81,23 @@ func (s *rawSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
 	}
 }
 
-func (s *rawSocket) do(f func(uintptr) bool, p []byte) (int, error) {
-	s.p, s.n, s.err = p, 0, nil
+// write makes one attempt, which waits for room or does not.
+func (s *rawSocket) write(p []byte, wait bool) (int, error) {
+	a := attempts.Get().(*attempt)
+	a.p, a.n, a.err = p, 0, nil
+	f := a.try
+	if wait {
+		f = a.wait
+	}
 	err := s.raw.Write(f)
-	s.p = nil
+	n := a.n
+	if err == nil {
+		err = a.err
+	}
+	a.p, a.err = nil, nil
+	attempts.Put(a)
 	if err != nil {
 		return 0, err
 	}
-	if s.err != nil {
-		return 0, s.err
-	}
-	return s.n, nil
+	return n, nil
 }

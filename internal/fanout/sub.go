@@ -12,30 +12,32 @@ import (
 // cursor, until the log no longer has it; then it rests again, and the Handler says how it goes on. Meanwhile it may Follow
 // another log, one with older messages of its topic.
 type Sub struct {
+	conn *Conn // what each delivery looks at stands first: see Conn
+	enc  *stream.Encoding
+
+	// Touched only by whoever has the connection's turn.
+	cur    stream.Cursor
+	read   *stream.Encoding // what cur stands in
+	until  uint64           // where in payload bytes it has enough of that
+	live   bool
+	gone   bool
+	coming bool // there is more to come than its topic's log says
+	waits  bool // for a filter
+
+	// The cursor as the last turn left it, for others to read.
+	behind   atomic.Bool   // it follows another log than its topic's
+	judged   atomic.Bool   // it waits for a filter
+	seq, cum atomic.Uint64 // in its topic's own log; seq is 0 where that is not known
+	at       atomic.Uint64 // payload bytes of the log that it follows
+
+	moves struct{ seq, cum uint64 } // what makes a place in read one in the topic's own log, modulo 2^64; touched as cur is
+
 	Name  string // of the topic
 	Owner any    // whatever the hub keeps beside it
 
-	conn *Conn
-	enc  *stream.Encoding // of its topic's own log
 	home member           // of its topic
 	away member           // of what it follows meanwhile
 	past *stream.Encoding // what it follows meanwhile; touched only by who calls Follow and Leave
-
-	// Touched only by whoever has the connection's turn.
-	live   bool
-	gone   bool
-	coming bool             // there is more to come than its topic's log says
-	waits  bool             // for a filter
-	read   *stream.Encoding // what cur stands in
-	until  uint64           // where in payload bytes it has enough of that
-	cur    stream.Cursor
-	moves  struct{ seq, cum uint64 } // what makes a place in read one in the topic's own log, modulo 2^64
-
-	// The cursor as the last turn left it, for others to read.
-	seq, cum atomic.Uint64 // in its topic's own log; seq is 0 where that is not known
-	at       atomic.Uint64 // payload bytes of the log that it follows
-	behind   atomic.Bool   // it follows another log than its topic's
-	judged   atomic.Bool   // it waits for a filter
 
 	pending stream.Chunk // notices that have not been taken; guarded by conn.mu
 	removed bool         // nothing is noted any more; guarded by conn.mu

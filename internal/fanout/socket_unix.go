@@ -47,7 +47,7 @@ func newRawSocket(nc net.Conn, c syscall.Conn) Socket {
 // write reports whether the kernel gave an answer other than "not now".
 func (a *attempt) write(fd uintptr) bool {
 	for {
-		n, err := syscall.Write(int(fd), a.p)
+		n, err := send(int(fd), a.p)
 		switch err {
 		case syscall.EINTR:
 			continue

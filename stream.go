@@ -180,19 +180,26 @@ func streamHeader(h http.Header, f *format) {
 	h.Set("X-Accel-Buffering", "no") // nginx would keep a stream until it has a buffer full of it
 }
 
-// A responseSocket is a streaming response as a fanout.Socket. Each write has a deadline of its own, so that a server's
-// WriteTimeout, meant for whole responses, does not end a stream; and none between writes, since over HTTP/2 a deadline that
-// passes ends the stream though nothing is being written.
+// A responseSocket is a streaming response as a fanout.Socket. It has no deadline, so that a server's WriteTimeout, meant for whole
+// responses, does not end a stream. What a write may take is watched by a timer, which ends it by a deadline that has passed: to
+// set one for each write, and to take it back, costs over HTTP/2 more than the write. (It must not stay: one that passes ends the
+// stream though nothing is being written.)
 type responseSocket struct {
 	w      http.ResponseWriter
 	rc     *http.ResponseController
 	points []*http.ResponseController // see flushPoints
 	late   func()                     // called when a write does not return though its time is up
 	slow   bool
+	timer  *time.Timer // of the write that is going on
 
-	mu   sync.Mutex // guards the rest, and setting a deadline
-	over bool       // the handler has returned, or is about to: w must not be touched
-	cut  bool       // by abort
+	mu      sync.Mutex // guards the rest, and setting a deadline
+	over    bool       // the handler has returned, or is about to: w must not be touched
+	cut     bool       // by abort
+	free    bool       // it has no deadline
+	writing bool
+	began   time.Time // with writing
+	limit   time.Duration
+	expired bool
 }
 
 func newResponseSocket(w http.ResponseWriter, points []http.ResponseWriter) *responseSocket {
@@ -220,11 +227,6 @@ func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err 
 		step = slowStep
 	}
 	p = p[:min(len(p), step)]
-	// Over HTTP/2 a deadline ends the stream, but a write returns only when the connection takes that, or has ended. The
-	// handler cannot return before; but nobody else has to wait for it.
-	const grace = time.Second
-	late := time.AfterFunc(timeout+grace, s.late)
-	defer late.Stop()
 	began := time.Now()
 	err = s.timed(timeout, func() error {
 		_, err := s.w.Write(p)
@@ -267,24 +269,86 @@ func flushPart(p *http.ResponseController) (err error) {
 	return err
 }
 
-// timed calls write with a deadline. A ResponseWriter that panics, as some middleware does to end a request, fails.
+// timed calls write, and sees to it that it returns in time. A ResponseWriter that panics, as some middleware does to end a
+// request, fails.
 func (s *responseSocket) timed(timeout time.Duration, write func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
+			s.wrote()
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	began := time.Now()
-	if err := s.deadline(began.Add(timeout)); err != nil {
+	if err := s.write(timeout); err != nil {
 		return lost(err)
 	}
-	if err := write(); err != nil {
-		if time.Since(began) >= timeout { // net/http does not always say that this is why
-			return os.ErrDeadlineExceeded
+	err = write()
+	if s.wrote() {
+		return os.ErrDeadlineExceeded // net/http does not always say that this is why
+	}
+	return lost(err)
+}
+
+// write says that a write begins.
+func (s *responseSocket) write(timeout time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut {
+		return os.ErrClosed
+	}
+	if !s.free {
+		if err := s.rc.SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
 		}
-		return lost(err)
+		s.free = true
 	}
-	return lost(s.deadline(time.Time{}))
+	s.writing, s.expired, s.began, s.limit = true, false, time.Now(), timeout
+	if s.timer == nil {
+		s.timer = time.AfterFunc(timeout, s.expire)
+	} else {
+		s.timer.Reset(timeout)
+	}
+	return nil
+}
+
+// wrote says that a write has ended. It reports whether its time was up.
+func (s *responseSocket) wrote() (expired bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.writing = false
+	return s.expired
+}
+
+// expire ends a write whose time is up. Over HTTP/2 a deadline ends the stream, but a write returns only when the connection takes
+// that, or has ended. The handler cannot return before; but nobody else has to wait for it.
+func (s *responseSocket) expire() {
+	const grace = time.Second
+	late := false
+	s.mu.Lock()
+	switch left := s.limit - time.Since(s.began); {
+	case !s.writing:
+	case left > 0: // the timer ran out just when the write before had ended
+		s.timer.Reset(left)
+	case !s.expired:
+		s.expired = true
+		s.cutShort()
+		s.timer.Reset(grace)
+	default:
+		late = true
+	}
+	s.mu.Unlock()
+	if late {
+		s.late()
+	}
+}
+
+// cutShort makes a write that waits return; mu is held.
+func (s *responseSocket) cutShort() {
+	if !s.over {
+		_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
+	}
 }
 
 // lost names a failed write. net/http has many words for a client that has gone, some of its own that match nothing: which
@@ -296,27 +360,12 @@ func lost(err error) error {
 	return fmt.Errorf("tailcast: the client has gone: %w: %w", io.ErrUnexpectedEOF, err)
 }
 
-// deadline sets the write deadline, if the server has such a thing.
-func (s *responseSocket) deadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cut {
-		return os.ErrClosed
-	}
-	if err := s.rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	return nil
-}
-
-// abort makes a write that waits return.
+// abort makes a write that waits return, and lets no other begin.
 func (s *responseSocket) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cut = true
-	if !s.over {
-		_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
-	}
+	s.cutShort()
 }
 
 // close is called before the handler returns.

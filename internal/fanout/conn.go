@@ -289,10 +289,10 @@ func (c *Conn) Abort(err error) {
 	}
 	c.urgent.Store(true)
 	c.mu.Unlock()
-	if c.Direct || c.Resident {
-		c.Options.Abort()
-	} else {
+	if _, ok := c.Socket.(*blockingSocket); ok {
 		c.pool.wg.Go(c.Options.Abort) // closing TLS may wait to say so
+	} else {
+		c.Options.Abort()
 	}
 	c.Wake()
 }

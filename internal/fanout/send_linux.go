@@ -5,6 +5,8 @@ package fanout
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // send is write(2) for a socket, without what that does for files: the kernel then has not to look at the socket's inode, which is in
@@ -17,4 +19,28 @@ func send(fd int, p []byte) (int, error) {
 		return -1, err
 	}
 	return int(n), nil
+}
+
+// Room asks the kernel how much memory the queue may still take. With much in it there is no telling: what boundQueue asks for may
+// count sooner.
+func (s *rawSocket) Room() int {
+	a := attempts.Get().(*attempt)
+	a.n = 0
+	_ = s.raw.Control(a.ask)
+	n := a.n
+	attempts.Put(a)
+	return n
+}
+
+// room sets a.n to what Room returns.
+func (a *attempt) room(fd uintptr) {
+	const short = 64 << 10
+	var mem [unix.SK_MEMINFO_DROPS + 1]uint32
+	size := uint32(unsafe.Sizeof(mem))
+	_, _, err := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
+	queued, most := int(mem[unix.SK_MEMINFO_WMEM_QUEUED]), int(mem[unix.SK_MEMINFO_SNDBUF])
+	if err == 0 && size == uint32(unsafe.Sizeof(mem)) && queued <= short {
+		a.n = most - queued
+	}
 }

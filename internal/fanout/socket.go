@@ -19,8 +19,14 @@ type unackedSocket interface {
 	Unacked() (n int, ok bool)
 }
 
-// NewSocket returns the write side of nc, and whether TryWrite is of use: where it is not (TLS, anything without a
-// descriptor of its own), a goroutine writes. A conn that has the methods of Socket itself is used as it is.
+// A roomySocket can tell how many bytes a Write would take without waiting, in pieces of whatever size; 0 where that is not certain.
+type roomySocket interface {
+	Room() int
+}
+
+// NewSocket returns the write side of nc, and whether TryWrite is of use: where it is not (anything without a descriptor of its own,
+// and TLS where the kernel does not tell how much room there is), a goroutine writes. A conn that has the methods of Socket itself
+// is used as it is.
 func NewSocket(nc net.Conn) (s Socket, direct bool) {
 	if s, ok := nc.(Socket); ok {
 		return s, true
@@ -36,30 +42,69 @@ func NewSocket(nc net.Conn) (s Socket, direct bool) {
 			return s, true
 		}
 	}
-	return newBlockingSocket(nc), false
+	return newBlockingSocket(nc)
 }
 
 // A blockingSocket writes through net.Conn. TLS learns of progress only after a whole record, so it gets no more at a time.
 type blockingSocket struct {
 	nc    net.Conn
-	below unackedSocket // of the descriptor under TLS; nil if there is none
+	below Socket    // of the descriptor under TLS; nil if there is none
+	until time.Time // the deadline that TryWrite has set
 }
 
 const tlsRecord = 16 << 10
 
-func newBlockingSocket(nc net.Conn) *blockingSocket {
-	s := &blockingSocket{nc: nc}
+func newBlockingSocket(nc net.Conn) (s *blockingSocket, direct bool) {
+	s = &blockingSocket{nc: nc}
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		if below, direct := NewSocket(t.NetConn()); direct {
-			s.below, _ = below.(unackedSocket)
+		if below, ok := NewSocket(t.NetConn()); ok {
+			s.below = below
+			_, direct = below.(roomySocket)
 		}
 	}
-	return s
+	return s, direct
 }
 
-func (s *blockingSocket) TryWrite([]byte) (int, error) { return 0, nil }
+// TryWrite writes what the kernel has room for: then Write does not wait. To hand each message to a goroutine costs more than to
+// encrypt it.
+func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
+	const (
+		spread = 3       // TLS makes records of little more than 1 KiB at first, and the kernel needs as much again for each
+		keep   = 4 << 10 // for one record more than is thought of, and an alert
+	)
+	below, ok := s.below.(roomySocket)
+	if !ok {
+		return 0, nil
+	}
+	for room := below.Room(); n < len(p); {
+		piece := p[n:min(n+tlsRecord, len(p))]
+		if room -= spread * len(piece); room < keep {
+			return n, nil
+		}
+		if err := s.bound(); err != nil {
+			return n, err
+		}
+		m, err := s.nc.Write(piece)
+		if n += m; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// bound sees to it that a Write returns one day that should not wait and does, as when the whole system is short of memory.
+func (s *blockingSocket) bound() error {
+	const least = 5 * time.Second
+	now := time.Now()
+	if s.until.Sub(now) > least {
+		return nil
+	}
+	s.until = now.Add(2 * least)
+	return s.nc.SetWriteDeadline(s.until)
+}
 
 func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
+	s.until = time.Time{}
 	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}
@@ -72,8 +117,8 @@ func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error)
 
 // Unacked asks the connection under TLS.
 func (s *blockingSocket) Unacked() (int, bool) {
-	if s.below == nil {
-		return 0, false
+	if below, ok := s.below.(unackedSocket); ok {
+		return below.Unacked()
 	}
-	return s.below.Unacked()
+	return 0, false
 }

@@ -26,12 +26,13 @@ type attempt struct {
 	err error
 
 	try, wait func(fd uintptr) bool // for RawConn.Write; kept, so that a write allocates nothing
+	ask       func(fd uintptr)      // for RawConn.Control
 }
 
 var attempts = sync.Pool{New: func() any {
 	a := new(attempt)
 	a.try = func(fd uintptr) bool { a.write(fd); return true }
-	a.wait = a.write
+	a.wait, a.ask = a.write, a.room
 	return a
 }}
 

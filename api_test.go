@@ -128,7 +128,6 @@ func TestLater(t *testing.T) {
 		"WithRegistration":  func() { tailcast.WithRegistration(nil) }, // without a function it cannot be meant
 		"WithFlushInterval": func() { tailcast.WithFlushInterval(0) },
 		"WithCompression":   func() { tailcast.WithCompression(1) },
-		"WithDetach":        func() { tailcast.WithDetach() },
 		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },
 	} {

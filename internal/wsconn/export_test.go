@@ -1,6 +1,9 @@
 package wsconn
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
 // NewConn reads from nc as if a handshake had come before.
 func NewConn(nc net.Conn, o Options) *Conn { return newConn(nc, nil, o) }
@@ -10,7 +13,30 @@ func (c *Conn) Inflate() { c.inflate = true }
 
 // Holds reports whether it holds memory for what it reads.
 func (c *Conn) Holds() bool {
-	return c.buffer != nil || c.in != nil || c.said != nil || c.msg.parts != nil
+	return c.buffer != nil || len(c.in) > 2 || c.said != nil || c.msg.parts != nil
 }
 
 var Unmask = unmask
+
+// OnWait has f called each time that Read begins to wait, on its goroutine. It reports false where Read waits for no descriptor.
+func (c *Conn) OnWait(f func()) bool {
+	if c.raw != nil {
+		c.raw = waiting{c.raw, f}
+	}
+	return c.raw != nil
+}
+
+type waiting struct {
+	syscall.RawConn
+	begins func()
+}
+
+func (w waiting) Read(f func(fd uintptr) bool) error {
+	return w.RawConn.Read(func(fd uintptr) bool {
+		done := f(fd)
+		if !done {
+			w.begins()
+		}
+		return done
+	})
+}

@@ -44,6 +44,9 @@ const maxStreams = 64
 
 // unpack returns what data unpacks to, if that is no more than limit bytes.
 func (m *message) unpack(data []byte, limit int64) ([]byte, error) {
+	if len(data) == 0 { // RFC 7692, 7.2.3.6 wants a byte, but some clients pack nothing into nothing
+		return data, nil
+	}
 	p := m.need()
 	if len(p.b) == 0 { // data is elsewhere
 		p.b = append(p.b, data...)

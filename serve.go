@@ -385,7 +385,10 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.several.Store(len(req.topics) > 1)
 	o.Hello = c.hello
 	o.Rewrite = c.several.Load() && c.format.marks()
-	o.Failed = func(err error) { c.end(c.unwritten(err, o.Resident), writeCause(err)) }
+	o.Failed = c.writeFailed
+	if o.Resident {
+		o.Failed = c.responseFailed
+	}
 	o.Hold = true
 	c.fan = h.pool.Add(o)
 	if !h.add(c) {
@@ -425,6 +428,12 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.told.Store(true)
 	return true
 }
+
+// writeFailed is called when the write side has failed.
+func (c *Conn) writeFailed(err error) { c.end(c.unwritten(err, false), writeCause(err)) }
+
+// responseFailed is writeFailed for a stream that net/http writes.
+func (c *Conn) responseFailed(err error) { c.end(c.unwritten(err, true), writeCause(err)) }
 
 // begin subscribes to the topics of the request. Each id of an event stream holds all places, so every topic stands at its own
 // before the first thing is sent, a gap for one.
@@ -488,7 +497,7 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	c.ws, c.socket = ws, bottom(nc)
 	opened := h.open(c, req, fanout.Options{
 		Socket: sock, Direct: direct, Handler: handler,
-		Abort:    func() { nc.Close() },
+		Abort:    c.abort,
 		LastRead: c.lastHeard,
 		Beats:    c.format.objects(),
 		Ping:     func(dst []byte) []byte { return wire.AppendFrame(dst, wire.OpPing, nil) },
@@ -523,6 +532,9 @@ func (c *Conn) detached() {
 	}
 	c.seat.leave()
 }
+
+// abort makes a write that waits return.
+func (c *Conn) abort() { c.ws.NetConn().Close() }
 
 // readingOver sees the connection to its end when nothing more is read.
 func (c *Conn) readingOver() {

@@ -243,8 +243,8 @@ func WithHosts(hosts ...string) Option {
 }
 
 // WithDetach lets ServeHTTP return when a WebSocket has been accepted and OnConnect has been called. The connection goes on in a
-// goroutine of the hub's, with nothing of the request left in memory but the values of its context: an idle one then costs a third of
-// the memory. Streams are not changed by it.
+// goroutine of the hub's, with nothing of the request left in memory but its context's values: an idle one then costs some 7 KB
+// instead of 18. Set it for many connections that are mostly quiet. Off by default; streams are not changed by it.
 //
 // What it ends: net/http cancels the request's context, so a server or middleware that ends a WebSocket that way no longer can, and
 // Conn.Context, which keeps the values, ends with the connection alone. Middleware sees the request end at once: what it measures,

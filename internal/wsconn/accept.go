@@ -1,8 +1,8 @@
 // Package wsconn is the server's side of a WebSocket's handshake and reading. It is the only user of nhooyr.io/websocket.
 //
-// The library never writes to the socket: the control frames that it wants to send come out of Options.Control, for the one owner
-// of the write side to send in its own time. The reading side belongs to this package, the write side and the closing of the
-// socket to the caller.
+// The library does the handshake, and this package reads (RFC 6455, and messages compressed after RFC 7692). Nothing here writes to the
+// socket after that: the control frames that are due come out of Options.Control, for the one owner of the write side to send in its
+// own time. The reading side belongs to this package, the write side and the closing of the socket to the caller.
 package wsconn
 
 import (

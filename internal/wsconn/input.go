@@ -51,12 +51,21 @@ func (c *Conn) readable(fd uintptr) bool {
 		return false
 	}
 	if err != nil {
-		err = &net.OpError{Op: "read", Net: c.conn.LocalAddr().Network(), Source: c.conn.LocalAddr(), Addr: c.conn.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+		err = c.fault(os.NewSyscallError("read", err))
 	} else if n == 0 {
 		err = io.EOF
 	}
 	c.err = c.got(n, err) // wait takes it back
 	return true
+}
+
+// fault is what a Read of the connection would have reported.
+func (c *Conn) fault(err error) error {
+	op := &net.OpError{Op: "read", Source: c.conn.LocalAddr(), Addr: c.conn.RemoteAddr(), Err: err}
+	if op.Source != nil {
+		op.Net = op.Source.Network()
+	}
+	return op
 }
 
 // asRead names what was done to a descriptor as a Read would.

@@ -1,7 +1,7 @@
 package wsconn
 
 //lint:file-ignore SA1019 The library marks its whole package deprecated because its authors went on under another path. tailcast uses it
-//on purpose, and only here: what it is used for is in this file, so that a change of library is a change of this file.
+//on purpose, and only here (and in a test): what it is used for is in this file, so that a change of library is a change of this file.
 
 import (
 	"net/http"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
@@ -14,18 +15,18 @@ import (
 
 // A subscription is a connection's interest in a topic: where it stands, and how it gets there.
 type subscription struct {
-	conn   *Conn
-	topic  *topic
-	fan    *fanout.Sub
-	ctx    context.Context // ends with the subscription
-	cancel context.CancelFunc
-	back   bool // see start
+	conn  *Conn
+	topic *topic
+	fan   *fanout.Sub
+	over  atomic.Bool // it has ended, or is about to
+	back  bool        // see start
 
 	user     string     // that arrives has counted; guarded by topic.presence.mu
 	departed bool       // guarded by topic.presence.mu
 	filter   *filterUse // what its topic's messages pass; nil: everything
 
 	mu       sync.Mutex  // guards the rest; taken before topic.mu, and before the fan-out's
+	cancel   func()      // of what context has returned; nil if nothing
 	past     *replay     // where it catches up, or waits to
 	follows  bool        // it is there: past has come to its place
 	from     Position    // its place when it came to past
@@ -96,7 +97,9 @@ func (s *subscription) newest(n int, at *stream.Cursor) {
 		s.conn.hub.catchups.Add(1)
 		s.conn.hub.host(func() {
 			defer s.conn.hub.catchups.Add(-1)
-			if at, ok := last.lastBefore(s.ctx, s.topic.name, Position(cur.Pos), n, int(kept)); ok {
+			ctx, cancel := s.context()
+			defer cancel()
+			if at, ok := last.lastBefore(ctx, s.topic.name, Position(cur.Pos), n, int(kept)); ok {
 				s.catchUp(replayer, at, false)
 			} else {
 				s.live(cur)
@@ -257,7 +260,7 @@ func tooSlow(gap *Gap) string {
 func (s *subscription) catchUp(r Replayer, from Position, alone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil { // it has ended meanwhile, and leave was called
+	if s.ended() { // it has ended meanwhile, and leave was called
 		return
 	}
 	s.conn.hub.catchups.Add(1)
@@ -374,13 +377,38 @@ func (p *replay) exitAt(cur stream.Cursor) (end bool, exit stream.Cursor, err er
 
 // end is called once, when the subscription is over.
 func (s *subscription) end() {
-	s.cancel()
+	s.over.Store(true)
+	s.cancelContext()
 	s.leave()
 	s.topic.forget(s)
 	s.fan.Remove()
 	s.dropFilter()
 	s.departs()
 	s.conn.hub.part(s.topic)
+}
+
+// ended reports whether it is over, or its connection is ending.
+func (s *subscription) ended() bool { return s.over.Load() || s.conn.ctx.Err() != nil }
+
+// context returns one that ends with the subscription. Few need it, and not for long.
+func (s *subscription) context() (context.Context, context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithCancel(s.conn.ctx)
+	if s.over.Load() {
+		cancel()
+	}
+	s.cancel = cancel
+	return ctx, cancel
+}
+
+func (s *subscription) cancelContext() {
+	s.mu.Lock()
+	cancel := s.cancel
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
 }
 
 // encodingLinger is how long an encoding without viewers is kept.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast/internal/fanout"
+	"github.com/tailcast/tailcast/internal/wsconn"
 )
 
 // An Inbound is a message of a client.
@@ -38,9 +39,10 @@ type Conn struct {
 	fan      *fanout.Conn
 	hello    []byte                   // the first bytes of this transport
 	farewell func(*CloseError) []byte // the last bytes of this transport, nil for none
+	ws       *wsconn.Conn             // its reading side; nil for a stream
 	several  atomic.Bool              // an event's id holds the positions of all topics
 	told     atomic.Bool              // the client has been told where it stands: what is added is told of by itself
-	asked    map[string]start         // what the request said of topics, also of those that a hook may add
+	asked    map[string]start         // what the request said of topics, also of those that a hook may add; nil if nothing
 	meter    meter                    // of what it sends; its reader's
 	socket   net.Conn                 // below TLS; nil if it is not ours
 	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
@@ -52,28 +54,28 @@ type Conn struct {
 	hooked  atomic.Int64 // when it last returned
 
 	seat   *seat
+	free   func()   // lets go of the filters that were kept for its request; nil if there are none
 	wanted []string // the topics of its request
 
 	mu          sync.Mutex // guards the rest; taken before Hub.mu
 	identity    Identity
-	waiting     bool        // it has to register before anything else
-	late        *time.Timer // when it is too late for that
-	expiry      *time.Timer // of identity
-	subs        map[string]*subscription
-	order       []string // topics, as subscribed
+	waiting     bool            // it has to register before anything else
+	late        *time.Timer     // when it is too late for that
+	expiry      *time.Timer     // of identity
+	subs        []*subscription // as subscribed
 	afterRead   []func(*Conn, Inbound) error
 	beforeClose []func(*Conn, error)
 	ending      bool
 	why         endReason
 	cause       error
-	sealed      chan struct{} // closed when its write side is over and its hooks have run
+	sealed      chan struct{} // see seal
 }
 
 func (h *Hub) newConn(ctx context.Context, remote string, req *request) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), number: h.number(), identity: req.identity, remote: remote, seat: req.seat, wanted: req.topics, format: &req.format, mount: &req.mount, filter: req.filter, asked: req.start,
-		meter: newMeter(&h.cfg.limits, time.Now()),
-		subs:  make(map[string]*subscription), sealed: make(chan struct{}),
+		hub: h, id: rand.Text(), number: h.number(), identity: req.identity, remote: remote, seat: req.seat, wanted: req.topics,
+		format: req.format.shared(), mount: req.mount, filter: req.filter, asked: req.said(),
+		meter:     newMeter(&h.cfg.limits, time.Now()),
 		afterRead: slices.Clip(h.cfg.afterRead), beforeClose: slices.Clip(h.cfg.beforeClose),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -103,9 +105,28 @@ func (c *Conn) Context() context.Context { return c.ctx }
 func (c *Conn) Topics() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	topics := slices.Clone(c.order)
+	topics := c.names()
 	slices.Sort(topics)
 	return topics
+}
+
+// names returns its topics, as subscribed; mu is held.
+func (c *Conn) names() []string {
+	names := make([]string, len(c.subs))
+	for i, s := range c.subs {
+		names[i] = s.topic.name
+	}
+	return names
+}
+
+// sub returns its subscription to a topic, nil if there is none; mu is held.
+func (c *Conn) sub(topic string) *subscription {
+	for _, s := range c.subs { // a map would cost most connections more than all else here
+		if s.topic.name == topic {
+			return s
+		}
+	}
+	return nil
 }
 
 // Subscribe adds a topic, from just after the message at from; from the zero Position, it adds what comes from now on (or
@@ -157,11 +178,11 @@ func (c *Conn) enter(name string) (_ *subscription, user string, _ error) {
 	switch {
 	case c.ending:
 		return nil, "", ErrClosed
-	case c.subs[name] != nil:
+	case c.sub(name) != nil:
 		return nil, "", ErrSubscribed
 	case len(c.subs) >= c.hub.cfg.limits.Topics:
 		return nil, "", fmt.Errorf("%w: the limit is %d", ErrTooManyTopics, c.hub.cfg.limits.Topics)
-	case c.format.transport == formatSSE.transport && idBytes(append(c.order, name)) > maxIDBytes:
+	case c.format.transport == formatSSE.transport && idBytes(append(c.names(), name)) > maxIDBytes:
 		return nil, "", fmt.Errorf("%w: their names are too long for an event's id", ErrTooManyTopics)
 	}
 	t := c.hub.visit(name)
@@ -170,14 +191,12 @@ func (c *Conn) enter(name string) (_ *subscription, user string, _ error) {
 		c.hub.part(t)
 		return nil, "", err
 	}
-	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	if len(c.subs) == 1 && c.format.marks() {
 		c.several.Store(true)
 		c.fan.CopyMessages()
 	}
 	s.fan = c.fan.Subscribe(name, t.fan, s.encoding(t.log, t.fan), s)
-	c.subs[name] = s
-	c.order = append(c.order, name)
+	c.subs = append(c.subs, s)
 	return s, c.identity.User, nil
 }
 
@@ -195,15 +214,14 @@ func (c *Conn) Unsubscribe(topic string) error {
 
 // unsubscribe takes out a subscription, which is then to be ended without mu; mu is held.
 func (c *Conn) unsubscribe(topic string) (*subscription, error) {
-	s := c.subs[topic]
+	s := c.sub(topic)
 	switch {
 	case c.ending:
 		return nil, ErrClosed
 	case s == nil:
 		return nil, ErrNotSubscribed
 	}
-	delete(c.subs, topic)
-	c.order = slices.DeleteFunc(c.order, func(t string) bool { return t == topic })
+	c.subs = slices.DeleteFunc(c.subs, func(other *subscription) bool { return other == s })
 	return s, nil
 }
 
@@ -325,7 +343,20 @@ func (c *Conn) finish(hooks []func(*Conn, error), cause error) {
 	}
 	c.fan.Finish(last)
 	<-c.fan.Done()
-	close(c.sealed)
+	if c.ws != nil {
+		c.ws.Expire(time.Now().Add(closeTime))
+	}
+	close(c.seal())
+}
+
+// seal returns what is closed when the write side is over and the hooks have run.
+func (c *Conn) seal() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sealed == nil {
+		c.sealed = make(chan struct{})
+	}
+	return c.sealed
 }
 
 // closeError is what a cause means on the wire.

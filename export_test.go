@@ -52,7 +52,7 @@ func (h *Hub) attach(sock fanout.Socket, f format, topics ...string) (detach fun
 }
 
 func (h *Hub) attachAs(sock fanout.Socket, f format, id Identity, topics []string) (detach func()) {
-	req := &request{format: f, identity: id, topics: topics, start: make(map[string]start)}
+	req := &request{format: f, mount: new(mount), identity: id, topics: topics, start: make(map[string]start)}
 	for _, t := range topics {
 		req.start[t] = start{tail: 0}
 	}
@@ -66,7 +66,7 @@ func (h *Hub) attachAs(sock fanout.Socket, f format, id Identity, topics []strin
 	h.open(c, req, fanout.Options{Socket: sock, Direct: true, Handler: handler, Abort: func() {}})
 	return func() {
 		c.end(endApplication, nil)
-		<-c.sealed
+		<-c.seal()
 		c.leave()
 	}
 }

@@ -320,7 +320,7 @@ func (t *topic) freeFilter(u *filterUse, s *subscription) {
 // reserve makes sure that a request's topics have room for its filter, until free.
 func (h *Hub) reserve(req *request) (free func(), _ *refusal) {
 	if req.filter == nil {
-		return func() {}, nil
+		return nil, nil
 	}
 	var uses []*filterUse
 	free = func() {

@@ -19,6 +19,26 @@ var (
 	formatText      = format{"text", true}
 )
 
+// sharedFormats are all that there are.
+var sharedFormats = func() (all []*format) {
+	for _, f := range []format{formatWebSocket, formatEnvelope, formatSSE, formatNDJSON, formatText} {
+		quiet := f
+		quiet.gaps = false
+		all = append(all, &f, &quiet)
+	}
+	return all
+}()
+
+// shared returns f as all connections of the format have it, which do not keep their requests in memory.
+func (f *format) shared() *format {
+	for _, s := range sharedFormats {
+		if *s == *f {
+			return s
+		}
+	}
+	return f
+}
+
 // webSocket reports whether the format goes over a WebSocket.
 func (f *format) webSocket() bool {
 	return f.transport == formatWebSocket.transport || f.transport == formatEnvelope.transport

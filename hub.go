@@ -23,6 +23,7 @@ type Hub struct {
 	budget *stream.Budget
 	pool   *fanout.Pool
 	turns  turns // of replays
+	mount  mount // what ServeHTTP serves
 
 	panics         atomic.Int64
 	refused        atomic.Int64 // requests
@@ -85,6 +86,7 @@ func New(opts ...Option) *Hub {
 	}
 	h.budget = stream.NewBudget(h.cfg.memory)
 	h.turns.free = h.cfg.replays
+	h.mount = mount{topics: defaultTopic, open: h.cfg.authorize != nil}
 	h.pool = fanout.NewPool(fanout.Config{
 		WriteTimeout: h.cfg.writeTimeout,
 		PingInterval: h.cfg.pingInterval,

@@ -14,12 +14,6 @@ func laterOption(name string) Option {
 // Not in this version: it panics.
 func WithCompression(level int) Option { return laterOption("WithCompression") }
 
-// WithDetach returns from the handler after a WebSocket's upgrade, which saves the memory of its goroutine. It ends the
-// request's context, and middleware sees the request end.
-//
-// Not in this version: it panics.
-func WithDetach() Option { return laterOption("WithDetach") }
-
 // A Backplane is a log that several hubs share. Publish returns when the log has stored the messages; Run publishes what the
 // log has stored, in its order, and only that reaches viewers; Replay reads its past.
 //

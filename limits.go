@@ -104,7 +104,10 @@ type seat struct {
 
 // take takes a seat, unless a limit is reached: then the error is the sentence for the client.
 func (s *seats) take(l *Limits, user, remote string) (*seat, error) {
-	place := addressKey(remote)
+	var place string
+	if l.ConnectionsPerAddress >= 0 {
+		place = addressKey(remote)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -283,10 +282,9 @@ func (c *Conn) become(id Identity) error {
 		c.mu.Unlock()
 		return &CloseError{Code: 1013, Reason: err.Error(), Err: err}
 	}
-	subs := slices.Collect(maps.Values(c.subs)) // before the first registration hooks may have given it some
+	subs := slices.Clone(c.subs) // before the first registration hooks may have given it some
 	if moves {
-		clear(c.subs)
-		c.order = nil
+		c.subs = nil
 	}
 	c.identity, c.waiting = id, false
 	c.hub.users.move(c, old, id.User)

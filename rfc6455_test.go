@@ -43,7 +43,10 @@ func TestRFC6455(t *testing.T) {
 					t.Errorf("%s: case %s is at %s too", c.at, c.number, other)
 				}
 				seen[c.number] = c.at
-				t.Run(c.number+" "+c.title, func(t *testing.T) { synctest.Test(t, c.play) })
+				t.Run(c.number+" "+c.title, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { c.play(t) })
+					synctest.Test(t, func(t *testing.T) { c.play(t, tailcast.WithDetach()) })
+				})
 			}
 		})
 	}
@@ -83,10 +86,10 @@ func (f incoming) String() string {
 	return fmt.Sprintf("frame %d of %d bytes %.60q", f.op, len(f.payload), f.payload)
 }
 
-func (c *scriptCase) play(t *testing.T) {
+func (c *scriptCase) play(t *testing.T, opts ...tailcast.Option) {
 	w := newWatch()
 	conns, onConnect := connected()
-	opts := []tailcast.Option{w.option(), onConnect, tailcast.WithAfterRead(echo)}
+	opts = append(opts, w.option(), onConnect, tailcast.WithAfterRead(echo))
 	opts = append(opts, tailcast.WithLimits(tailcast.Limits{MessageBytes: c.limit, MessageRate: -1}))
 	s := newSite(t, opts...)
 	header := http.Header{}

@@ -41,7 +41,7 @@ import (
 // It serves the default topic; with WithAuthorize, also those that the request names with topic=… (repeatable) and the client
 // may read.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.serve(w, r, mount{topics: defaultTopic, open: h.cfg.authorize != nil})
+	h.serve(w, r, &h.mount)
 }
 
 var defaultTopic = []string{""}
@@ -58,7 +58,7 @@ func (h *Hub) Handler(topics ...string) http.Handler {
 		must(!slices.Contains(topics[:i], t), "Handler: topic %q comes twice", t)
 	}
 	must(idBytes(topics) <= maxIDBytes, "Handler: the names of the topics are too long for an event's id, which holds them all")
-	m := mount{topics: slices.Clone(topics)}
+	m := &mount{topics: slices.Clone(topics)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, m) })
 }
 
@@ -82,7 +82,7 @@ type mount struct {
 // A request is what a client asks for.
 type request struct {
 	format   format
-	mount    mount
+	mount    *mount
 	identity Identity
 	topics   []string
 	start    map[string]start
@@ -93,9 +93,11 @@ type request struct {
 	token     string // that it has said
 	hasToken  bool
 	held      func() // lets go of the topics that start refers to: the connection has them
+	free      func() // lets go of the filters that are kept for it; nil if there are none
+	detached  bool   // its connection goes on without it
 }
 
-func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m *mount) {
 	foreign, err := h.cfg.admitPage(r)
 	if err != nil {
 		h.refuse(w, r, refusalf(http.StatusForbidden, "%v", err))
@@ -126,23 +128,30 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m mount) {
 		h.refuse(w, r, refusalf(http.StatusServiceUnavailable, "%v", err))
 		return
 	}
-	defer req.seat.leave()
-	free, no := h.reserve(req)
-	if no != nil {
+	defer func() {
+		if !req.detached {
+			req.seat.leave()
+		}
+	}()
+	if req.free, no = h.reserve(req); no != nil {
 		h.refuse(w, r, no)
 		return
 	}
-	defer free()
+	defer func() {
+		if !req.detached && req.free != nil {
+			req.free()
+		}
+	}()
 	defer h.hold(req)()
 	if req.format.webSocket() {
-		h.serveWebSocket(w, r, req)
+		req.detached = h.serveWebSocket(w, r, req)
 	} else {
 		h.serveStream(w, r, req)
 	}
 }
 
 // admit finds out who the client is, what it asks for, and whether it may have that.
-func (h *Hub) admit(r *http.Request, m mount) (*request, *refusal) {
+func (h *Hub) admit(r *http.Request, m *mount) (*request, *refusal) {
 	id, no := h.identify(r)
 	if no != nil {
 		return nil, no
@@ -167,7 +176,7 @@ func (h *Hub) admit(r *http.Request, m mount) (*request, *refusal) {
 }
 
 // parseRequest reads what the client asks for.
-func (h *Hub) parseRequest(r *http.Request, m mount) (*request, *refusal) {
+func (h *Hub) parseRequest(r *http.Request, m *mount) (*request, *refusal) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refusalf(http.StatusBadRequest, "The query cannot be read: %v.", err)
@@ -205,7 +214,7 @@ func (m *mount) check(topic string) *refusal {
 }
 
 // checkTopics reports what is wrong with the topics that a request names.
-func (h *Hub) checkTopics(asked []string, m mount, f *format) *refusal {
+func (h *Hub) checkTopics(asked []string, m *mount, f *format) *refusal {
 	if most := h.cfg.limits.Topics; len(asked) > most {
 		return refusalf(http.StatusBadRequest, "%d topics, the limit is %d.", len(asked), most)
 	}
@@ -338,6 +347,20 @@ func (req *request) setSince(topic string, p Position, back bool) {
 	}
 }
 
+// said returns what the connection has to know of where topics begin: what goes without saying is left out.
+func (req *request) said() (said map[string]start) {
+	for t, from := range req.start {
+		if from.at = nil; from == (start{tail: -1}) {
+			continue
+		}
+		if said == nil {
+			said = make(map[string]start)
+		}
+		said[t] = from
+	}
+	return said
+}
+
 // hold settles where the client begins in each topic, before it is answered: see topic.hold.
 func (h *Hub) hold(req *request) (free func()) {
 	topics := make([]*topic, 0, len(req.topics))
@@ -362,7 +385,10 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.several.Store(len(req.topics) > 1)
 	o.Hello = c.hello
 	o.Rewrite = c.several.Load() && c.format.marks()
-	o.Failed = func(err error) { c.end(c.unwritten(err, o.Resident), writeCause(err)) }
+	o.Failed = c.writeFailed
+	if o.Resident {
+		o.Failed = c.responseFailed
+	}
 	o.Hold = true
 	c.fan = h.pool.Add(o)
 	if !h.add(c) {
@@ -402,6 +428,12 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	c.told.Store(true)
 	return true
 }
+
+// writeFailed is called when the write side has failed.
+func (c *Conn) writeFailed(err error) { c.end(c.unwritten(err, false), writeCause(err)) }
+
+// responseFailed is writeFailed for a stream that net/http writes.
+func (c *Conn) responseFailed(err error) { c.end(c.unwritten(err, true), writeCause(err)) }
 
 // begin subscribes to the topics of the request. Each id of an event stream holds all places, so every topic stands at its own
 // before the first thing is sent, a gap for one.
@@ -450,21 +482,23 @@ func closeFrame(ce *CloseError) []byte {
 	return wire.AppendFrame(nil, wire.OpClose, wsconn.ClosePayload(ce.Code, ce.Reason))
 }
 
-func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) {
+// serveWebSocket returns when the connection has ended; or, with WithDetach, when it has begun: then it reports true, and lets go
+// of what the request has taken at its end.
+func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) (detached bool) {
 	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	handler, subprotocols := webSocketHandler(c)
 	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control, Subprotocols: subprotocols})
 	if err != nil {
 		h.noteRefusal(r.Context(), r.RemoteAddr, logRequestRefused, &refusal{sentence: "The WebSocket's handshake has failed.", err: err})
-		return // the client has been told
+		return false // the client has been told
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)
-	c.socket = bottom(nc)
+	c.ws, c.socket = ws, bottom(nc)
 	opened := h.open(c, req, fanout.Options{
 		Socket: sock, Direct: direct, Handler: handler,
-		Abort:    func() { nc.Close() },
-		LastRead: func() int64 { return c.lastHeard(ws.LastRead()) },
+		Abort:    c.abort,
+		LastRead: c.lastHeard,
 		Beats:    c.format.objects(),
 		Ping:     func(dst []byte) []byte { return wire.AppendFrame(dst, wire.OpPing, nil) },
 		Pong:     func(dst, data []byte) []byte { return wire.AppendFrame(dst, wire.OpPong, data) },
@@ -473,15 +507,40 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 		h.tooLate(c, sock)
 		ws.Linger(lingerTime, lingerBytes)
 		nc.Close()
-		return
+		return false
+	}
+	if h.cfg.detach {
+		c.free = req.free
+		h.background(c.detached)
+		return true
 	}
 	gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
-	c.readAll(ws)
+	c.readAll()
 	gone()
-	<-c.sealed
-	ws.Linger(lingerTime, lingerBytes)
-	nc.Close()
-	ws.Release()
+	c.readingOver()
+	return false
+}
+
+// detached is the life of a connection whose request has ended. The hub waits for it.
+//
+// What is on the stack of a goroutine that waits is a good part of what an idle connection costs: see that it is little.
+func (c *Conn) detached() {
+	c.readAll()
+	c.readingOver()
+	if c.free != nil {
+		c.free()
+	}
+	c.seat.leave()
+}
+
+// abort makes a write that waits return.
+func (c *Conn) abort() { c.ws.NetConn().Close() }
+
+// readingOver sees the connection to its end when nothing more is read.
+func (c *Conn) readingOver() {
+	<-c.seal()
+	c.ws.Linger(lingerTime, lingerBytes)
+	c.ws.NetConn().Close()
 	c.leave()
 }
 
@@ -513,20 +572,9 @@ func (c *Conn) control(op wsconn.Opcode, payload []byte) {
 
 // readAll reads until the client closes, something fails, or the connection has been closed here and the client has
 // answered or run out of time.
-func (c *Conn) readAll(ws *wsconn.Conn) {
-	set := make(chan struct{})
-	stop := context.AfterFunc(c.ctx, func() {
-		defer close(set)
-		<-c.sealed
-		_ = ws.NetConn().SetReadDeadline(time.Now().Add(closeTime))
-	})
-	defer func() {
-		if !stop() {
-			<-set // or it would come after the deadline of Linger
-		}
-	}()
+func (c *Conn) readAll() {
 	for {
-		data, binary, err := ws.Read()
+		data, binary, err := c.ws.Read()
 		if err != nil {
 			c.readFailed(err)
 			return
@@ -561,12 +609,12 @@ func (c *Conn) readFailed(err error) {
 	c.fan.Abort(err)
 }
 
-// lastHeard is when the peer was last heard of, given when a byte was last read of it.
-func (c *Conn) lastHeard(read time.Time) int64 {
+// lastHeard is when the peer was last heard of, in nanoseconds since 1970.
+func (c *Conn) lastHeard() int64 {
 	if c.hooking.Load() {
 		return time.Now().UnixNano()
 	}
-	return max(read.UnixNano(), c.hooked.Load())
+	return max(c.ws.LastRead().UnixNano(), c.hooked.Load())
 }
 
 func (h *Hub) closing() bool {

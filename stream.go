@@ -58,7 +58,7 @@ func (h *Hub) serveResponse(c *Conn, w http.ResponseWriter, r *http.Request, req
 	}
 	sock.late = func() { c.end(endWriteTimeout, ErrWriteTimeout) } // not before: until then nobody knows of c
 	_ = c.fan.Run(r.Context())                                     // Failed is told
-	<-c.sealed
+	<-c.seal()
 	c.leave()
 }
 
@@ -91,7 +91,7 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
 	defer gone()
 	stop := context.AfterFunc(c.ctx, func() { // after our end the client has a moment for its own
-		<-c.sealed
+		<-c.seal()
 		if half, ok := nc.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
@@ -108,7 +108,7 @@ func (h *Hub) serveTaken(c *Conn, w http.ResponseWriter, r *http.Request, req *r
 	}
 	c.end(c.gone(err), fmt.Errorf("tailcast: the client has gone: %w", err))
 	c.fan.Abort(err)
-	<-c.sealed
+	<-c.seal()
 	c.leave()
 }
 

@@ -227,7 +227,7 @@ func (t *topic) wait(s *subscription, from start) bool {
 	if t.replayer != nil || t.numbered != byNobody {
 		return false
 	}
-	if s.ctx.Err() != nil { // it has ended meanwhile, and forget was called
+	if s.ended() { // it has ended meanwhile, and forget was called
 		return true
 	}
 	if t.waiting == nil {

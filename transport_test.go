@@ -49,6 +49,7 @@ func TestEveryTransport(t *testing.T) {
 		wrap   func(http.Handler) http.Handler
 		accept string
 		ws     bool
+		detach bool
 	}{
 		{name: "HTTP/1 text"},
 		{name: "HTTP/1 SSE", accept: "text/event-stream"},
@@ -65,12 +66,21 @@ func TestEveryTransport(t *testing.T) {
 		{name: "WebSocket", ws: true},
 		{name: "WebSocket behind middleware", ws: true, wrap: wrapped},
 		{name: "WebSocket over TLS", ws: true, tls: true},
+		{name: "WebSocket of envelopes, detached", accept: "tailcast.v1", ws: true, detach: true},
+		{name: "WebSocket, detached", ws: true, detach: true},
+		{name: "WebSocket behind middleware, detached", ws: true, wrap: wrapped, detach: true},
+		{name: "WebSocket over TLS, detached", ws: true, tls: true, detach: true},
+		{name: "HTTP/1 SSE of a hub that detaches", accept: "text/event-stream", detach: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWatch()
 			conns, onConnect := connected()
-			hub := tailcast.New(w.option(), onConnect, tailcast.WithRetention(tailcast.Retention{}))
+			opts := []tailcast.Option{w.option(), onConnect, tailcast.WithRetention(tailcast.Retention{})}
+			if c.detach {
+				opts = append(opts, tailcast.WithDetach())
+			}
+			hub := tailcast.New(opts...)
 			h := http.Handler(hub)
 			if c.wrap != nil {
 				h = c.wrap(h)

@@ -123,7 +123,7 @@ func (h *Hub) addressed(ctx context.Context, user, topic string) error {
 func (c *Conn) push(user, topic string, frame []byte) (matched bool, err error) {
 	c.mu.Lock() // so that it does not become another's in between
 	defer c.mu.Unlock()
-	if c.ending || c.identity.User != user || c.subs[topic] == nil {
+	if c.ending || c.identity.User != user || c.sub(topic) == nil {
 		return false, nil
 	}
 	return true, c.fan.Send(frame)
@@ -189,5 +189,5 @@ func (u *users) all() map[string][]*Conn {
 func (c *Conn) has(user, topic string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.ending && c.identity.User == user && c.subs[topic] != nil
+	return !c.ending && c.identity.User == user && c.sub(topic) != nil
 }

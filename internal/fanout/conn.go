@@ -83,9 +83,9 @@ type Conn struct {
 
 	charged  int64 // what of out the budget knows; touched only by whoever has the turn
 	shard    int
+	released atomic.Bool   // subscriptions may send
 	progress atomic.Int64  // when a write that had to wait went on
 	wakeup   chan struct{} // Resident only
-	released chan struct{} // closed when subscriptions may send
 
 	// Liveness, touched only by the worker's look.
 	askedAt   int64  // when the peer was pinged, or when what it has not acknowledged since was seen; 0 = not
@@ -107,7 +107,8 @@ type Conn struct {
 	ending  ending
 	drained chan struct{}
 	err     error
-	done    chan struct{} // closed when nothing more will be written
+	ended   bool          // nothing more will be written
+	done    chan struct{} // closed then; nil while nobody waits for it
 }
 
 type ending uint8
@@ -123,10 +124,8 @@ const (
 func (p *Pool) Add(o Options) *Conn {
 	p.start()
 	i := int(p.next.Add(1) % uint32(len(p.workers)))
-	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o, done: make(chan struct{}), released: make(chan struct{})}
-	if !o.Hold {
-		close(c.released)
-	}
+	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o}
+	c.released.Store(!o.Hold)
 	if len(o.Hello) > 0 {
 		c.private, c.Hello = o.Hello, nil
 		p.cfg.Budget.Use(int64(cap(c.private)))
@@ -153,7 +152,20 @@ func (c *Conn) Cancel() {
 }
 
 // Done is closed when the write side is over: the final bytes are out, or it failed.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+func (c *Conn) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil { // not before somebody waits: most connections live long and end once
+		c.done = make(chan struct{})
+		if c.ended {
+			c.ended = true
+			if c.done != nil {
+				close(c.done)
+			}
+		}
+	}
+	return c.done
+}
 
 // Err is why the write side ended before its final bytes; nil while it has not, or if it did not.
 func (c *Conn) Err() error {
@@ -246,26 +258,19 @@ func (c *Conn) Author(from uint32) { c.author.Store(from) }
 func (c *Conn) Release() {
 	c.mu.Lock()          // one look under mu sees it for all that waits for it, or for nothing
 	c.urgent.Store(true) // first: whoever sees that it is released also sees that there is something to take
-	close(c.released)
+	c.released.Store(true)
 	c.mu.Unlock()
 	c.Wake()
 }
 
-func (c *Conn) held() bool {
-	select {
-	case <-c.released:
-		return false
-	default:
-		return true
-	}
-}
+func (c *Conn) held() bool { return !c.released.Load() }
 
 // Subs returns the subscriptions. Only a Handler may ask, while its caller has the turn.
 func (c *Conn) Subs() []*Sub { return c.subs }
 
 // Drained returns a channel that is closed as soon as everything that its topics hold, and all that is queued, has been sent.
 func (c *Conn) Drained() <-chan struct{} {
-	ch := c.done // of a connection that has ended
+	ch := c.Done() // of a connection that has ended
 	c.ask(func() {
 		if c.drained == nil {
 			c.drained = make(chan struct{})
@@ -297,14 +302,8 @@ func (c *Conn) Abort(err error) {
 	c.Wake()
 }
 
-func (c *Conn) isDone() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
+// isDone reports whether nothing more will be written; mu is held.
+func (c *Conn) isDone() bool { return c.ended }
 
 func (c *Conn) ask(f func()) {
 	c.mu.Lock()
@@ -643,8 +642,7 @@ func (c *Conn) apply(o op) {
 // take begins to send a notice.
 func (c *Conn) take(s *Sub) {
 	c.mu.Lock()
-	chunk := s.pending
-	s.pending = stream.Chunk{}
+	chunk := s.takePending()
 	c.mu.Unlock()
 	if s.gone {
 		c.pool.cfg.Budget.Use(-int64(len(chunk.Bytes)))
@@ -791,13 +789,16 @@ func (c *Conn) end() {
 	freed := c.charged + int64(cap(c.private))
 	for _, o := range c.ops {
 		if o.kind == opFeed {
-			freed += int64(len(o.sub.pending.Bytes))
-			o.sub.pending = stream.Chunk{}
+			fed := o.sub.takePending()
+			freed += int64(len(fed.Bytes))
 		}
 	}
 	c.out, c.off, c.charged, c.private, c.ops, c.subs, c.alone, c.final = nil, 0, 0, nil, nil, nil, [1]*Sub{}, nil
 	c.pool.cfg.Budget.Use(-freed)
-	close(c.done)
+	c.ended = true
+	if c.done != nil {
+		close(c.done)
+	}
 }
 
 // Remove takes a connection whose write side is over, and whose subscriptions have been removed, out of the pool.

@@ -36,18 +36,18 @@ type Sub struct {
 	Owner any    // whatever the hub keeps beside it
 
 	home member           // of its topic
-	away member           // of what it follows meanwhile
+	away *member          // of what it follows meanwhile; nil if nothing
 	past *stream.Encoding // what it follows meanwhile; touched only by who calls Follow and Leave
 
-	pending stream.Chunk // notices that have not been taken; guarded by conn.mu
-	removed bool         // nothing is noted any more; guarded by conn.mu
+	pending *stream.Chunk // notices that have not been taken; nil if there are none; guarded by conn.mu
+	removed bool          // nothing is noted any more; guarded by conn.mu
 }
 
 // A member is one place in a shard.
 type member struct {
 	sub   *Sub
-	topic *Topic // nil in an away that is not in use
-	index int    // in its shard; guarded by shard.mu, as is the rest
+	topic *Topic
+	index int // in its shard; guarded by shard.mu, as is the rest
 
 	lastLook
 }
@@ -62,7 +62,7 @@ type lastLook struct {
 // place is how many payload bytes of the topic's log its viewer has passed.
 func (m *member) place() (bytes uint64, ok bool) {
 	s := m.sub
-	if m == &s.away {
+	if m != &s.home {
 		return s.at.Load(), true
 	}
 	return s.cum.Load(), s.seq.Load() != 0 && !s.behind.Load()
@@ -94,14 +94,15 @@ func (s *Sub) Follow(t *Topic, enc *stream.Encoding, cur stream.Cursor, until ui
 	s.past = enc
 	s.at.Store(cur.Cum)
 	s.behind.Store(true)
-	s.away = member{sub: s, topic: t}
-	t.shards[s.conn.shard].add(&s.away)
+	s.away = &member{sub: s, topic: t}
+	t.shards[s.conn.shard].add(s.away)
 	s.conn.request(op{sub: s, kind: opResume, cur: cur, read: enc, until: until, coming: true})
 }
 
 // Leave takes back a Follow, once it has ended in Handler.Lagged or the subscription is over.
 func (s *Sub) Leave() {
-	s.away.topic.shards[s.conn.shard].remove(&s.away)
+	s.away.topic.shards[s.conn.shard].remove(s.away)
+	s.away = nil
 	s.past.Leave(time.Now())
 	s.past = nil
 }
@@ -123,7 +124,8 @@ func (s *Sub) Notice(frame []byte, pos stream.Position) {
 		c.mu.Unlock()
 		return
 	}
-	if s.pending.Len() == 0 {
+	if s.pending == nil {
+		s.pending = new(stream.Chunk)
 		c.ops = append(c.ops, op{sub: s, kind: opFeed})
 	}
 	s.pending.Append(stream.NewChunk(frame, []uint32{uint32(len(frame))}, []stream.Position{pos}))
@@ -133,16 +135,23 @@ func (s *Sub) Notice(frame []byte, pos stream.Position) {
 	c.Wake()
 }
 
+// takePending returns the notices that have not been taken; conn.mu is held.
+func (s *Sub) takePending() (chunk stream.Chunk) {
+	if s.pending != nil {
+		chunk, s.pending = *s.pending, nil
+	}
+	return chunk
+}
+
 // Remove ends the subscription. Nothing of it is sent after what is asked of the connection from now on.
 func (s *Sub) Remove() {
 	s.detach()
 	c := s.conn
 	c.mu.Lock()
 	s.removed = true
-	fed := int64(len(s.pending.Bytes))
-	s.pending = stream.Chunk{}
+	fed := s.takePending()
 	c.mu.Unlock()
-	c.pool.cfg.Budget.Use(-fed)
+	c.pool.cfg.Budget.Use(-int64(len(fed.Bytes)))
 	c.request(op{sub: s, kind: opRemove})
 }
 

@@ -1,8 +1,8 @@
 // Package wsconn is the server's side of a WebSocket's handshake and reading. It is the only user of nhooyr.io/websocket.
 //
-// The library never writes to the socket: the control frames that it wants to send come out of Options.Control, for the one owner
-// of the write side to send in its own time. The reading side belongs to this package, the write side and the closing of the
-// socket to the caller.
+// The library does the handshake, and this package reads (RFC 6455, and messages compressed after RFC 7692). Nothing here writes to the
+// socket after that: the control frames that are due come out of Options.Control, for the one owner of the write side to send in its
+// own time. The reading side belongs to this package, the write side and the closing of the socket to the caller.
 package wsconn
 
 import (
@@ -55,14 +55,16 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return nil, err
 	}
-	c := newConn(o)
-	h := &handshake{w: w, tap: c.tap}
-	lib, err := libraryAccept(h, r, o.Subprotocols)
+	h := &handshake{w: w}
+	subprotocol, err := libraryAccept(h, r, o.Subprotocols)
 	if err != nil {
+		if h.conn != nil {
+			h.conn.Close()
+		}
 		return nil, err
 	}
-	lib.SetReadLimit(c.limit)
-	c.lib = lib
+	c := newConn(h.conn, h.ahead, o)
+	c.subprotocol = subprotocol
 	return c, nil
 }
 
@@ -121,8 +123,10 @@ func last(w http.ResponseWriter) http.ResponseWriter {
 // handshake is the ResponseWriter that the library gets. A refusal goes on to the caller's writer; the 101 waits for the connection.
 type handshake struct {
 	w        http.ResponseWriter
-	tap      *tap
 	switched bool // the library has given its 101: what it says after that is not for the client
+
+	conn  net.Conn // once it is taken
+	ahead []byte   // that the server had read with the handshake
 }
 
 func (h *handshake) Header() http.Header { return h.w.Header() }
@@ -143,7 +147,7 @@ func (h *handshake) WriteHeader(code int) {
 	}
 }
 
-// Hijack takes the connection from the server, writes the 101 and returns the tap in the connection's place.
+// Hijack takes the connection from the server, writes the 101, and gives the library another one in its place.
 func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, brw, err := hijack(h.w)
 	if err != nil {
@@ -154,23 +158,20 @@ func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		http.Error(h.w, err.Error(), http.StatusInternalServerError)
 		return nil, nil, err
 	}
+	h.conn = conn
 	if brw != nil {
-		h.tap.ahead = drain(brw)
+		h.ahead = drain(brw)
 	}
 	if err := writeSwitch(conn, h.Header()); err != nil {
-		conn.Close()
 		return nil, nil, fmt.Errorf("write the 101: %w", err)
 	}
-	h.tap.Conn = conn
-	h.tap.touch()
-	return h.tap, bufio.NewReadWriter(bufio.NewReaderSize(h.tap, readBuffer), bufio.NewWriterSize(h.tap, writeBuffer)), nil
+	return nowhere{}, bufio.NewReadWriter(bufio.NewReaderSize(eof{}, 1), bufio.NewWriterSize(io.Discard, 1)), nil
 }
 
-// The library's buffers. Larger pieces of payload go past the one for reading, and a control frame fits into the one for writing.
-const (
-	readBuffer  = 512
-	writeBuffer = 256
-)
+// nowhere is the connection that the library gets: its part is over with the handshake.
+type nowhere struct{ net.Conn }
+
+func (nowhere) Close() error { return nil }
 
 // switchTime is how long the 101 may take: the socket has room for it, unless the client reads nothing of what it asked for before.
 const switchTime = 10 * time.Second

@@ -1,33 +1,43 @@
 package wsconn
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 )
 
 // A Conn reads the messages of one WebSocket. Read must not be called concurrently with itself; all else may be called at any time.
+//
+// While nothing comes it holds no buffer.
 type Conn struct {
-	lib   *library
-	tap   *tap
-	limit int64
+	conn        net.Conn
+	raw         syscall.RawConn // of conn; nil if it has to be read as a net.Conn
+	pull        func(fd uintptr) bool
+	subprotocol string
+	control     func(op Opcode, payload []byte)
+	limit       int64
+	last        atomic.Int64 // when a byte was last read, in nanoseconds since 1970
+	inflate     bool         // permessage-deflate was negotiated, with client_no_context_takeover
 
 	// Read state, of the goroutine that is in Read.
-	buf     []byte
-	err     error // what ended the reading
-	control func(op Opcode, payload []byte)
-	closing int // the code of the Close frame that went to control; 0 for none
-	reason  string
+	reading sync.Mutex // held during Read, for Release to wait for
+	frame   frame
+	msg     message
+	in      []byte  // what was read and not taken yet
+	buffer  *buffer // that in is a part of; nil if it is in none
+	said    []byte  // of a control frame whose end has not come
+	closing bool    // a Close frame has gone to control
+	err     error   // what ended the reading
 
-	release  sync.Once
-	released atomic.Bool
+	mu       sync.Mutex // guards the read deadline and the rest
+	released bool
+	until    int64 // set by Expire, in nanoseconds since 1970; 0 is never
+	due      int64 // when a control frame must have ended that has begun
 }
 
 // A CloseError is the peer's Close frame. Code is 1005 if it had none.
@@ -50,29 +60,29 @@ func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("the peer broke the WebSocket protocol: %d %s", e.Code, e.Reason)
 }
 
-const (
-	keepBuffer  = 4 << 10 // what a Conn keeps of its message buffer from one message to the next
-	firstBuffer = 512
-)
-
-func newConn(o Options) *Conn {
-	c := &Conn{control: o.Control, limit: min(o.ReadLimit, 1<<40)}
+// newConn reads from nc, after what was read of it before.
+func newConn(nc net.Conn, ahead []byte, o Options) *Conn {
+	c := &Conn{conn: nc, in: ahead, control: o.Control, limit: min(o.ReadLimit, 1<<40)}
 	if c.limit <= 0 {
 		c.limit = DefaultReadLimit
 	}
-	c.tap = &tap{base: time.Now(), emit: c.outgoing}
+	if c.raw = rawConn(nc); c.raw != nil {
+		c.pull = c.readable
+	}
+	c.touch()
 	return c
 }
 
 // NetConn returns the connection itself. Writing to it and closing it are the caller's; this package only reads, and sets read deadlines.
-func (c *Conn) NetConn() net.Conn { return c.tap.Conn }
+func (c *Conn) NetConn() net.Conn { return c.conn }
 
 // Subprotocol returns the subprotocol that was agreed on, "" for none.
-func (c *Conn) Subprotocol() string { return c.lib.Subprotocol() }
+func (c *Conn) Subprotocol() string { return c.subprotocol }
 
-// LastRead returns when a byte was last read from the connection; at first, when it was accepted. It has a monotonic part, so that
-// time.Since tells how long the peer has been silent.
-func (c *Conn) LastRead() time.Time { return c.tap.base.Add(time.Duration(c.tap.last.Load())) }
+// LastRead returns when a byte was last read from the connection; at first, when it was accepted.
+func (c *Conn) LastRead() time.Time { return time.Unix(0, c.last.Load()) }
+
+func (c *Conn) touch() { c.last.Store(time.Now().UnixNano()) }
 
 // Read waits for the next data message. Text is valid UTF-8. The data is only valid until the next Read.
 //
@@ -80,141 +90,144 @@ func (c *Conn) LastRead() time.Time { return c.tap.base.Add(time.Duration(c.tap.
 // if the peer broke the protocol or the limit, and else what the network reported: io.EOF, a *net.OpError, or net.ErrClosed after
 // Release. In the first two cases Control has been given the Close frame to send. A message whose end has not come is never returned.
 func (c *Conn) Read() (data []byte, binary bool, err error) {
-	if c.err != nil {
-		return nil, false, c.err
+	c.reading.Lock()
+	c.msg.release()
+	for c.err == nil {
+		if data, binary, ok := c.take(); ok {
+			c.reading.Unlock()
+			return data, binary, nil
+		}
+		if c.err == nil {
+			c.fill() // from here, since what a goroutine that waits has on its stack is what an idle connection costs
+		}
 	}
-	if data, binary, err = c.read(); err != nil {
-		c.err, c.buf = c.verdict(err), nil
-		return nil, false, c.err
-	}
-	return data, binary, nil
+	c.drop()
+	c.reading.Unlock()
+	return nil, false, c.err
 }
 
-func (c *Conn) read() (data []byte, binary bool, err error) {
-	if cap(c.buf) > keepBuffer {
-		c.buf = nil
-	}
-	typ, r, err := c.lib.Reader(context.Background())
-	if err != nil {
-		return nil, false, err
-	}
-	c.tap.allow(2*c.limit + 64<<10)
-	defer c.tap.allow(0)
-	b := c.buf[:0]
-	binary, checked := typ == libraryBinary, 0
-	for {
-		if len(b) == cap(b) {
-			b = slices.Grow(b, max(firstBuffer, len(b)))
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if err == io.EOF && c.tap.err == nil {
-			break
-		}
-		if err != nil {
-			// The library reports a connection that ends inside a message as io.EOF too, as if the message were whole.
-			return nil, false, err
-		}
-		if !binary {
-			whole := len(b) - startedRune(b[checked:])
-			if !utf8.Valid(b[checked:whole]) {
-				return nil, false, c.badText()
-			}
-			checked = whole
-		}
-	}
-	if c.buf = b; !binary && checked < len(b) {
-		return nil, false, c.badText()
-	}
-	return b, binary, nil
+// drop lets go of all that was read.
+func (c *Conn) drop() {
+	c.giveBack()
+	c.in, c.said, c.msg.open = nil, nil, false
+	c.msg.release()
 }
 
-func (c *Conn) badText() error {
-	c.outgoing(OpClose, ClosePayload(1007, errText.Error()))
-	return errText
+// fail ends the reading because of a fault of the peer's, which gets a Close frame that says so.
+func (c *Conn) fail(code int, format string, args ...any) {
+	reason := validReason(fmt.Sprintf(format, args...))
+	c.err = &ProtocolError{code, reason}
+	c.sendClose(ClosePayload(code, reason))
 }
 
-// startedRune returns how many bytes at the end of p may be the beginning of a rune whose rest is still to come.
-func startedRune(p []byte) int {
-	for n := 1; n < utf8.UTFMax && n <= len(p); n++ {
-		if last := p[len(p)-n:]; utf8.RuneStart(last[0]) {
-			if utf8.FullRune(last) {
-				break
-			}
-			return n
-		}
-	}
-	return 0
-}
-
-var errText = errors.New("text that is not valid UTF-8")
-
-// verdict makes of the library's error the one that Read returns, and sees to it that the peer gets the Close frame that it is due.
-func (c *Conn) verdict(err error) error {
-	if code, reason, ok := libraryClose(err); ok {
-		return &CloseError{code, validReason(reason)}
-	}
-	switch {
-	case c.closing != 0:
-		// The library has found the fault and sent a Close for it.
-	case c.released.Load():
-		return net.ErrClosed
-	case c.tap.err == errFlood:
-		c.outgoing(OpClose, ClosePayload(1008, "too many fragments for one message"))
-	case c.tap.err == errLength:
-		c.outgoing(OpClose, ClosePayload(1002, errLength.Error()))
-	case c.tap.err != nil:
-		return c.tap.err
-	case c.tap.shut.Load():
-		c.outgoing(OpClose, ClosePayload(1002, "a control frame was not finished in time"))
-	default:
-		// There is nothing wrong with the network. The library sends no Close frame for some faults, such as a frame without a mask.
-		c.outgoing(OpClose, ClosePayload(1002, innermostText(err)))
-	}
-	return &ProtocolError{c.closing, c.reason}
-}
-
-// innermostText returns the text of the error that the library's many layers wrap.
-func innermostText(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
+// sendClose hands a Close frame to Options.Control, the first time.
+func (c *Conn) sendClose(payload []byte) {
+	if !c.closing {
+		c.closing = true
+		c.tell(OpClose, payload)
 	}
 }
 
-// outgoing takes a control frame that the library wrote, or should have written, to Options.Control. Of Close frames only the first goes on.
-func (c *Conn) outgoing(op Opcode, payload []byte) {
-	if op == OpClose {
-		if c.closing != 0 {
-			return
-		}
-		code, reason := ParseClose(payload)
-		switch {
-		case code == 1009:
-			reason = fmt.Sprintf("a message may have %d bytes", c.limit) // The library's text is off by one.
-			payload = ClosePayload(code, reason)
-		case !utf8.ValidString(reason):
-			code, reason = 1007, "the reason of the Close frame is not valid UTF-8" // An echo would break the protocol too.
-			payload = ClosePayload(code, reason)
-		}
-		c.closing, c.reason = code, reason
-	}
+func (c *Conn) tell(op Opcode, payload []byte) {
 	if c.control != nil {
 		c.control(op, payload)
 	}
 }
 
-// Release ends the library's goroutine and waits for it and for a Read in progress, which returns net.ErrClosed. It leaves NetConn open
+// answer does what a control frame asks for.
+func (c *Conn) answer(op Opcode, payload []byte) {
+	switch op {
+	case OpPing:
+		c.tell(OpPong, payload)
+	case OpClose:
+		c.closed(payload)
+	}
+}
+
+// closed ends the reading because of the peer's Close frame.
+func (c *Conn) closed(payload []byte) {
+	code, reason := ParseClose(payload)
+	switch {
+	case len(payload) == 1:
+		c.fail(1002, "received invalid close payload: close payload %q too small, cannot even contain the 2 byte status code", payload)
+	case len(payload) > 0 && !validCode(code):
+		c.fail(1002, "received invalid close payload: invalid status code %s", codeName(code))
+	case !utf8.ValidString(reason): // an echo would break the protocol too
+		c.err = &CloseError{code, validReason(reason)}
+		c.sendClose(ClosePayload(1007, "the reason of the Close frame is not valid UTF-8"))
+	default:
+		c.err = &CloseError{code, reason}
+		c.sendClose(payload)
+	}
+}
+
+// Expire sets when a Read that has not returned is to fail, and every later one: when the peer's time to answer a Close frame is over,
+// for one.
+func (c *Conn) Expire(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.released {
+		c.until = at.UnixNano()
+		c.setDeadline()
+	}
+}
+
+// setDeadline sets the earlier one of until and due; mu is held.
+func (c *Conn) setDeadline() {
+	at := c.until
+	if c.due != 0 && (at == 0 || c.due < at) {
+		at = c.due
+	}
+	if at == 0 {
+		c.conn.SetReadDeadline(time.Time{})
+	} else {
+		c.conn.SetReadDeadline(time.Unix(0, at))
+	}
+}
+
+// controlTime is how long the rest of a control frame may take. It is no longer than what a packet holds.
+const controlTime = 5 * time.Second
+
+// hurry gives the control frame that has begun its time.
+func (c *Conn) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.released && c.due == 0 {
+		c.due = time.Now().Add(controlTime).UnixNano()
+		c.setDeadline()
+	}
+}
+
+// relax is called when the control frame has ended.
+func (c *Conn) relax() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.released {
+		c.due = 0
+		c.setDeadline()
+	}
+}
+
+// Release makes Read fail with net.ErrClosed, the one in progress too, for which it waits. It leaves NetConn open
 // and without a read deadline. Further calls do nothing.
 func (c *Conn) Release() {
-	c.release.Do(func() {
-		c.released.Store(true)
-		c.lib.CloseNow()
-		c.tap.Conn.SetReadDeadline(time.Time{})
-	})
+	c.mu.Lock()
+	first := !c.released
+	c.released = true
+	if first {
+		c.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	c.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if !first {
+		return
+	}
+	if c.err == nil {
+		c.err = net.ErrClosed
+	}
+	c.drop()
+	c.conn.SetReadDeadline(time.Time{})
 }
 
 // Linger calls Release, tells the peer that nothing more will be sent, where the connection has a CloseWrite, and then reads and

@@ -1,17 +1,42 @@
 package wsconn
 
-// Dissector is the parser of what the library writes, for the fuzz target.
-type Dissector struct{ d dissector }
+import (
+	"net"
+	"syscall"
+)
 
-func (d *Dissector) Feed(p []byte, emit func(op Opcode, payload []byte)) { d.d.feed(p, emit) }
+// NewConn reads from nc as if a handshake had come before.
+func NewConn(nc net.Conn, o Options) *Conn { return newConn(nc, nil, o) }
 
-// Held returns how many bytes of an unfinished frame it holds.
-func (d *Dissector) Held() int { return len(d.d.part) }
+// Inflate has the connection take compressed messages, as after a handshake that has agreed on them. It comes before the first Read.
+func (c *Conn) Inflate() { c.inflate = true }
 
-// LibraryWrites does what the library does to send a frame.
-func (c *Conn) LibraryWrites(p []byte) { c.tap.Write(p) }
+// Holds reports whether it holds memory for what it reads.
+func (c *Conn) Holds() bool {
+	return c.buffer != nil || len(c.in) > 2 || c.said != nil || c.msg.parts != nil
+}
 
-// Lengths is the check of the client's lengths, for the fuzz target.
-type Lengths struct{ l lengths }
+var Unmask = unmask
 
-func (l *Lengths) Feed(p []byte) (n int, ok bool) { return l.l.feed(p) }
+// OnWait has f called each time that Read begins to wait, on its goroutine. It reports false where Read waits for no descriptor.
+func (c *Conn) OnWait(f func()) bool {
+	if c.raw != nil {
+		c.raw = waiting{c.raw, f}
+	}
+	return c.raw != nil
+}
+
+type waiting struct {
+	syscall.RawConn
+	begins func()
+}
+
+func (w waiting) Read(f func(fd uintptr) bool) error {
+	return w.RawConn.Read(func(fd uintptr) bool {
+		done := f(fd)
+		if !done {
+			w.begins()
+		}
+		return done
+	})
+}

@@ -2,6 +2,7 @@ package wsconn
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
@@ -34,100 +35,112 @@ const (
 	maxHeader  = 14
 )
 
-// dissector takes apart the frames that the library writes, however it splits them into writes, and drops all but whole control frames.
-type dissector struct {
-	part []byte // of a frame's header, or of a control frame; shorter than the whole of it
-	skip uint64 // bytes of a data frame's payload still to come
+// The opcodes of data frames.
+const (
+	opContinuation Opcode = 0
+	opText         Opcode = 1
+	opBinary       Opcode = 2
+)
+
+func (op Opcode) control() bool { return op >= OpClose }
+
+// The bits of a frame's first two bytes.
+const (
+	bitFin  = 0x80
+	bitRSV1 = 0x40
+	bitRSV2 = 0x20
+	bitRSV3 = 0x10
+	bitMask = 0x80
+)
+
+// A frame is the one that is being read.
+type frame struct {
+	head  [maxHeader]byte
+	have  uint8 // bytes of head
+	whole bool  // the header is there; what follows is of its frame
+	op    Opcode
+	key   uint32 // of the mask, for the next byte
+	left  int64  // bytes of payload still to come
 }
 
-func (d *dissector) feed(p []byte, emit func(op Opcode, payload []byte)) {
-	for {
-		n := min(d.skip, uint64(len(p)))
-		d.skip -= n
-		if p = p[n:]; len(p) == 0 {
-			return
-		}
-		// A control frame usually comes whole and is taken from p as it is.
-		frame, had := p, len(d.part)
-		if had > 0 {
-			frame = append(d.part, p[:min(len(p), maxHeader+maxControl)]...)
-		}
-		header, size, ok := parseHeader(frame)
-		if !ok {
-			d.part = append([]byte(nil), frame...)
-			return
-		}
-		control := frame[0]&0x8f >= 0x88 && size <= maxControl && frame[1]&0x80 == 0
-		if !control {
-			d.part, d.skip, p = nil, size, p[header-had:]
-			continue
-		}
-		whole := header + int(size)
-		if len(frame) < whole {
-			d.part = append([]byte(nil), frame...)
-			return
-		}
-		d.part, p = nil, p[whole-had:]
-		emit(Opcode(frame[0]&0xf), frame[header:whole])
-	}
-}
+func (f *frame) begun() bool { return f.have > 0 }
+func (f *frame) fin() bool   { return f.head[0]&bitFin != 0 }
+func (f *frame) rsv() byte   { return f.head[0] & (bitRSV1 | bitRSV2 | bitRSV3) }
 
-// parseHeader returns the length of a frame's header and of its payload, if the header is there.
-func parseHeader(frame []byte) (header int, size uint64, ok bool) {
-	if len(frame) < 2 {
-		return 0, 0, false
+// size is how long the header is, as far as what is there of it tells.
+func (f *frame) size() uint8 {
+	if f.have < 2 {
+		return 2
 	}
-	header, size = 2, uint64(frame[1]&0x7f)
-	switch size {
+	n := uint8(2)
+	switch f.head[1] &^ bitMask {
 	case 126:
-		header += 2
+		n += 2
 	case 127:
-		header += 8
+		n += 8
 	}
-	wide := header
-	if frame[1]&0x80 != 0 {
-		header += 4
+	if f.head[1]&bitMask != 0 {
+		n += 4
 	}
-	if len(frame) < header {
-		return 0, 0, false
-	}
-	switch wide {
-	case 4:
-		size = uint64(binary.BigEndian.Uint16(frame[2:]))
-	case 10:
-		size = binary.BigEndian.Uint64(frame[2:])
-	}
-	return header, size, true
+	return n
 }
 
-// lengths follows the frames of the client as they come, in whatever pieces, from header to header.
-type lengths struct {
-	head [maxHeader]byte
-	have int    // bytes of a header that has not ended
-	skip uint64 // bytes of payload still to come
+// feed takes from p what is missing of the header, and returns the rest of p.
+func (f *frame) feed(p []byte) []byte {
+	for f.have < f.size() && len(p) > 0 {
+		n := copy(f.head[f.have:f.size()], p)
+		f.have += uint8(n)
+		p = p[n:]
+	}
+	f.whole = f.have == f.size()
+	return p
 }
 
-// feed returns how many bytes of p may go on, and false if the frame that comes next has a length that is not written in its
-// shortest form (RFC 6455, 5.2).
-func (l *lengths) feed(p []byte) (n int, ok bool) {
-	for n < len(p) {
-		if l.skip > 0 {
-			pass := min(l.skip, uint64(len(p)-n))
-			l.skip -= pass
-			n += int(pass)
-			continue
-		}
-		l.head[l.have] = p[n]
-		l.have++
-		if _, size, whole := parseHeader(l.head[:l.have]); whole {
-			if wide := l.head[1] & 0x7f; wide == 126 && size < 126 || wide == 127 && size < 1<<16 {
-				return n, false // without its last byte the header is of no use to the library
-			}
-			l.have, l.skip = 0, size
-		}
-		n++
+// parse reads the header that is there. It reports whether the length is written in its shortest form (RFC 6455, 5.2).
+func (f *frame) parse() (shortest bool) {
+	f.op = Opcode(f.head[0] & 0xf)
+	shortest = true
+	switch n := f.head[1] &^ bitMask; n {
+	case 126:
+		f.left = int64(binary.BigEndian.Uint16(f.head[2:]))
+		shortest = f.left >= 126
+	case 127:
+		f.left = int64(binary.BigEndian.Uint64(f.head[2:]))
+		shortest = uint64(f.left) >= 1<<16
+	default:
+		f.left = int64(n)
 	}
-	return n, true
+	if f.masked() {
+		f.key = binary.LittleEndian.Uint32(f.head[f.size()-4:])
+	}
+	return shortest
+}
+
+func (f *frame) masked() bool { return f.head[1]&bitMask != 0 }
+
+// end lets the next frame begin.
+func (f *frame) end() { f.have, f.whole = 0, false }
+
+// validCode reports whether a Close frame may carry the code (RFC 6455, 7.4, and the registry that it makes).
+func validCode(code int) bool {
+	switch code {
+	case 1004, 1005, 1006:
+		return false
+	}
+	return 1000 <= code && code <= 1014 || 3000 <= code && code <= 4999
+}
+
+// codeName is how a code that is not valid is named to the peer that has sent it.
+func codeName(code int) string {
+	switch code {
+	case 1005:
+		return "StatusNoStatusRcvd"
+	case 1006:
+		return "StatusAbnormalClosure"
+	case 1015:
+		return "StatusTLSHandshake"
+	}
+	return fmt.Sprintf("StatusCode(%d)", code)
 }
 
 // ClosePayload returns the payload of a Close frame. The reason is made valid UTF-8 and cut to 123 bytes between two runes. The codes

@@ -1,35 +1,26 @@
 package wsconn
 
 //lint:file-ignore SA1019 The library marks its whole package deprecated because its authors went on under another path. tailcast uses it
-//on purpose, and only here: what it is used for is in this file, so that a change of library is a change of this file.
+//on purpose, and only here (and in a test): what it is used for is in this file, so that a change of library is a change of this file.
 
 import (
-	"errors"
 	"net/http"
 
 	"nhooyr.io/websocket"
 )
 
-// library is the library's connection. It performs the handshake, reads frames, and writes control frames into a tap.
-type library = websocket.Conn
-
-const libraryBinary = websocket.MessageBinary
-
-// libraryAccept performs the handshake and answers the request if it is not one. It neither checks the Origin (that is the caller's
-// part: the library ignores the scheme) nor offers compression (the library would compress for each connection anew).
-func libraryAccept(w http.ResponseWriter, r *http.Request, subprotocols []string) (*library, error) {
-	return websocket.Accept(w, r, &websocket.AcceptOptions{
+// libraryAccept performs the handshake, answers the request if it is not one, and returns the subprotocol. It neither checks the Origin (that is
+// the caller's part: the library ignores the scheme) nor offers compression (the library would compress for each connection anew).
+// Nothing of the library is left then.
+func libraryAccept(w http.ResponseWriter, r *http.Request, subprotocols []string) (subprotocol string, err error) {
+	lib, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       subprotocols,
 		InsecureSkipVerify: true,
 		CompressionMode:    websocket.CompressionDisabled,
 	})
-}
-
-// libraryClose returns the peer's Close frame if that is what err reports.
-func libraryClose(err error) (code int, reason string, ok bool) {
-	var ce websocket.CloseError
-	if !errors.As(err, &ce) {
-		return 0, "", false
+	if err != nil {
+		return "", err
 	}
-	return int(ce.Code), ce.Reason, true
+	subprotocol = lib.Subprotocol()
+	return subprotocol, lib.CloseNow() // it waits for the library's goroutine
 }

@@ -19,6 +19,8 @@ type Conn struct {
 	tap   *tap
 	limit int64
 
+	compressed bool // permessage-deflate was agreed on
+
 	// Read state, of the goroutine that is in Read.
 	buf     []byte
 	err     error // what ended the reading
@@ -69,6 +71,10 @@ func (c *Conn) NetConn() net.Conn { return c.tap.Conn }
 
 // Subprotocol returns the subprotocol that was agreed on, "" for none.
 func (c *Conn) Subprotocol() string { return c.lib.Subprotocol() }
+
+// Compressed reports whether permessage-deflate was agreed on: the client reads messages that are marked with RSV1, each compressed
+// by itself with a window of 32 KiB.
+func (c *Conn) Compressed() bool { return c.compressed }
 
 // LastRead returns when a byte was last read from the connection; at first, when it was accepted. It has a monotonic part, so that
 // time.Since tells how long the peer has been silent.

@@ -15,3 +15,6 @@ func (c *Conn) LibraryWrites(p []byte) { c.tap.Write(p) }
 type Lengths struct{ l lengths }
 
 func (l *Lengths) Feed(p []byte) (n int, ok bool) { return l.l.feed(p) }
+
+// AcceptDeflate is the answer to a client's offers, for the fuzz target.
+var AcceptDeflate = acceptDeflate

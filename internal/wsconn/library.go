@@ -15,13 +15,19 @@ type library = websocket.Conn
 
 const libraryBinary = websocket.MessageBinary
 
-// libraryAccept performs the handshake and answers the request if it is not one. It neither checks the Origin (that is the caller's
-// part: the library ignores the scheme) nor offers compression (the library would compress for each connection anew).
-func libraryAccept(w http.ResponseWriter, r *http.Request, subprotocols []string) (*library, error) {
+// libraryAccept performs the handshake and answers the request if it is not one. It does not check the Origin (that is the caller's
+// part: the library ignores the scheme). With inflate it reads compressed messages; it never writes any.
+func libraryAccept(w http.ResponseWriter, r *http.Request, subprotocols []string, inflate bool) (*library, error) {
+	mode := websocket.CompressionDisabled
+	if inflate { // which offer fits is settled
+		mode = websocket.CompressionNoContextTakeover
+		r = r.Clone(r.Context())
+		r.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate")
+	}
 	return websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       subprotocols,
 		InsecureSkipVerify: true,
-		CompressionMode:    websocket.CompressionDisabled,
+		CompressionMode:    mode,
 	})
 }
 

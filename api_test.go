@@ -127,7 +127,6 @@ func TestLater(t *testing.T) {
 	for name, option := range map[string]func(){
 		"WithRegistration":  func() { tailcast.WithRegistration(nil) }, // without a function it cannot be meant
 		"WithFlushInterval": func() { tailcast.WithFlushInterval(0) },
-		"WithCompression":   func() { tailcast.WithCompression(1) },
 		"WithDetach":        func() { tailcast.WithDetach() },
 		"WithLagPolicy(0)":  func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
 		"WithBackplane":     func() { tailcast.WithBackplane(nil) },

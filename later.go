@@ -15,12 +15,6 @@ func laterOption(name string) Option {
 // Not in this version: it panics.
 func WithFlushInterval(d time.Duration) Option { return laterOption("WithFlushInterval") }
 
-// WithCompression compresses messages of at least 512 bytes for the WebSockets that can read it (RFC 7692), each message once
-// for all of them, with a level of compress/flate. Off by default.
-//
-// Not in this version: it panics.
-func WithCompression(level int) Option { return laterOption("WithCompression") }
-
 // WithDetach returns from the handler after a WebSocket's upgrade, which saves the memory of its goroutine. It ends the
 // request's context, and middleware sees the request end.
 //

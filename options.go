@@ -215,22 +215,24 @@ func WithFilter(name string, compile func(value string) (func(*Message) bool, er
 }
 
 // WithCompression compresses messages for the WebSockets that can read it, as browsers do (permessage-deflate, RFC 7692), bare ones
-// and those of tailcast.v1: each message once for all of them, with a level of compress/flate: 1 (BestSpeed) to 9
-// (BestCompression), −1 (DefaultCompression, 6), or −2 (HuffmanOnly). New panics on any other, 0 included. Off by default.
+// and those of tailcast.v1, each message once for all viewers of a format. The level is one of compress/flate: 1 (BestSpeed) to 9
+// (BestCompression), -1 (DefaultCompression, which is 6), or -2 (HuffmanOnly); it panics on any other, 0 (NoCompression) too. Off by
+// default.
 //
-// It is for viewers behind slow or paid lines, and messages of some KiB: a JSON log line of 1 KiB becomes 0.40 of its size, one of
-// 16 KiB 0.24, with level 1, and 0.38 and 0.21 with 9. In a fast network, or for short lines, it only costs. What was measured: with
-// level 1 some 12 µs for a message, plus 6 ms a MiB, which the other viewers of the worker that does it wait for, on each message or on
-// a part of the log that nobody has read yet; level 6 takes 20 ms a MiB, 9 takes 48. Hence a message of more than 64 KiB is
-// compressed with level 1 at most, and one that is smaller than 512 bytes or larger than 2 MiB, as it is sent, not at all; nor is one that does
-// not become smaller. What is sent to single connections (Send, Push, answers, gaps) goes as it is.
+// It is for messages of a KiB or more and viewers behind slow or paid lines. In a fast network, or for short lines, it only costs. With
+// level 1, lines of a JSON log became 0.41 of their size in messages of 1 KiB, and 0.24 in those of 16 KiB; with level 9, 0.39 and
+// 0.21. Level 1 took some 12 µs for a message of 1 KiB and 6 ms for one of 1 MiB; level 6, 20 µs and 20 ms; level 9, 20 µs and 48 ms. The
+// worker that meets a message first does it, and never Publish; but its other viewers wait meanwhile. So a message of more than
+// 64 KiB is compressed with level 1 at most. One that is smaller than 512 bytes or larger than 2 MiB in the form in which it is sent is not
+// compressed, nor one that would not become smaller, nor what is meant for single connections: Send, Push, answers, gaps.
+// Stats tell how much was saved.
 //
-// Plain and compressed bytes both count for WithMemoryLimit. On top come at most GOMAXPROCS compressors of 0.8 to 1.3 MB each, while
-// they are in use, and some 45 KB for each client that sends a compressed message, which a client may do too, while it is read. The limit for a message, Limits.MessageBytes,
-// counts what it is when it is inflated.
+// Compressed forms count for WithMemoryLimit, as all forms do. On top come compressors of 0.8 to 1.3 MB each, GOMAXPROCS of them at
+// most while they work, which the garbage collector frees when they are idle. Clients may compress what they send, too: that
+// takes about 45 KB while such a message is read, and Limits.MessageBytes bounds what it is when it is inflated.
 //
-// Where a message has both a secret and a text that an attacker can choose, its size tells of the secret to who sees the encrypted
-// traffic (the attacks CRIME and BREACH): do not compress such messages. What one message has tells nothing of another.
+// Do not compress where a message has both a secret and a text that an attacker may choose: who sees the size of the encrypted bytes
+// learns of the secret by guessing at it (the attacks CRIME and BREACH). Between messages nothing is shared, so nothing leaks.
 func WithCompression(level int) Option {
 	must(level >= flate.HuffmanOnly && level <= flate.BestCompression && level != flate.NoCompression,
 		"WithCompression(%d): must be a level of compress/flate that compresses: -2, -1, or 1 to 9", level)

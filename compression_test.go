@@ -185,8 +185,9 @@ func TestWhatIsCompressed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conns, onConnect := connected()
 		s := newSite(t, tailcast.WithCompression(6), onConnect)
-		speaker, other := s.deflating(""), s.deflating("")
-		c := <-conns
+		speaker := s.deflating("")
+		c := <-conns // of two it would not be known whose comes first
+		other := s.deflating("")
 		<-conns
 		synctest.Wait()
 		long := strings.Repeat("on and on, ", 100)

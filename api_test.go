@@ -126,8 +126,7 @@ func TestLater(t *testing.T) {
 	defer hub.Close()
 	for name, option := range map[string]func(){
 		"WithRegistration": func() { tailcast.WithRegistration(nil) }, // without a function it cannot be meant
-		"WithCompression":  func() { tailcast.WithCompression(1) },
-		"WithLagPolicy(0)": func() { tailcast.WithLagPolicy(0) }, // changes nothing in a TopicConfig, so it is no policy
+		"WithLagPolicy(0)": func() { tailcast.WithLagPolicy(0) },      // changes nothing in a TopicConfig, so it is no policy
 		"WithBackplane":    func() { tailcast.WithBackplane(nil) },
 	} {
 		func() {

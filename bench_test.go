@@ -3,6 +3,7 @@ package tailcast_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -37,6 +38,65 @@ func BenchmarkEnvelopes(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(conns), "ns/delivery")
 		})
 	}
+}
+
+// BenchmarkCompression sends JSON log text to 100 viewers, compressed and as it is. An operation is one message to all of them, from
+// Publish until the last one has it, over sockets that cost nothing: so it shows what compressing costs, and B/delivery what it saves.
+func BenchmarkCompression(b *testing.B) {
+	const conns = 100
+	for _, size := range []int{1 << 10, 16 << 10} {
+		for _, level := range []int{0, 1, 6, 9} {
+			b.Run(fmt.Sprintf("bytes=%d/level=%d", size, level), func(b *testing.B) {
+				var opts []tailcast.Option
+				if level != 0 {
+					opts = append(opts, tailcast.WithCompression(level))
+				}
+				hub := tailcast.New(opts...)
+				b.Cleanup(func() { hub.Close() })
+				sockets := make([]*tailcast.DiscardSocket, conns)
+				for i := range sockets {
+					sockets[i] = new(tailcast.DiscardSocket)
+					if level == 0 {
+						b.Cleanup(hub.Attach(sockets[i]))
+					} else {
+						b.Cleanup(hub.AttachDeflating(sockets[i]))
+					}
+				}
+				messages := make([]tailcast.Message, 64)
+				for i := range messages {
+					messages[i].Data = jsonLog(uint64(i), size)
+				}
+				before, sent := make([]int64, conns), int64(0)
+				b.ReportAllocs()
+				for n := 0; b.Loop(); n++ {
+					if err := hub.Publish(b.Context(), messages[n%len(messages)]); err != nil {
+						b.Fatal(err)
+					}
+					for i, s := range sockets {
+						for s.Bytes.Load() == before[i] {
+							runtime.Gosched()
+						}
+						sent += s.Bytes.Load() - before[i]
+						before[i] = s.Bytes.Load()
+					}
+				}
+				b.ReportMetric(float64(sent)/float64(b.N)/conns, "B/delivery")
+			})
+		}
+	}
+}
+
+// jsonLog returns lines of JSON as a service logs them, n bytes of them.
+func jsonLog(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	var b []byte
+	for len(b) < n {
+		b = fmt.Appendf(b, `{"time":"2026-01-02T15:%02d:%02d.%09dZ","level":"%s","msg":"request served","method":"GET","path":"%s","status":%d,"bytes":%d,"remote":"10.%d.%d.%d:%d","trace":"%016x","duration_ms":%.3f}`+"\n",
+			r.IntN(60), r.IntN(60), r.IntN(1e9), pick("INFO", "WARN", "ERROR", "DEBUG"), pick("/api/v1/users", "/api/v1/orders/checkout", "/healthz", "/static/app.js", "/login"),
+			200+r.IntN(300), r.IntN(100_000), r.IntN(256), r.IntN(256), r.IntN(256), r.IntN(65536), r.Uint64(), 100*r.Float64())
+	}
+	return b[:n]
 }
 
 // attach adds as many viewers, one half of tailcast.v1 and the other of NDJSON, and waits until they have been told where they

@@ -38,7 +38,8 @@
 // restart of the process and across rotations of the file. Plainly: reload the page and nothing is missing, nothing twice.
 //
 // Bounds. Memory is bounded by WithMemoryLimit, what was read from Replayers included, plus a constant for each connection,
-// whatever viewers do. WithMaxReplays bounds how many Replayers are being read, each with some 200 KiB of its own.
+// whatever viewers do. WithMaxReplays bounds how many Replayers are being read, each with some 200 KiB of its own, and there are no more
+// compressors than processors, 1 MB each: see WithCompression.
 //
 // # Slow viewers
 //

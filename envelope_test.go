@@ -91,7 +91,7 @@ func (r *objects) read() (object, error) {
 		b, err = r.line.ReadBytes('\n')
 	} else {
 		var op byte
-		op, b, err = r.ws.ReadMessage()
+		op, b, _, err = r.ws.ReadInflated()
 		if err == nil && op != 1 {
 			err = fmt.Errorf("a message with opcode %d", op)
 		}

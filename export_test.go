@@ -24,6 +24,13 @@ func (s *DiscardSocket) WriteSome(p []byte, _ time.Duration) (int, error) { retu
 // returns takes it out again.
 func (h *Hub) Attach(sock fanout.Socket) (detach func()) { return h.attach(sock, formatWebSocket, "") }
 
+// AttachDeflating is Attach for a client that reads compressed messages, with WithCompression.
+func (h *Hub) AttachDeflating(sock fanout.Socket) (detach func()) {
+	f := formatWebSocket
+	f.deflater = h.deflater
+	return h.attach(sock, f, "")
+}
+
 // AttachEnvelopes is Attach for a client of tailcast.v1.
 func (h *Hub) AttachEnvelopes(sock fanout.Socket, topics ...string) (detach func()) {
 	return h.attach(sock, formatEnvelope, topics...)

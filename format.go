@@ -7,16 +7,17 @@ import (
 
 // A format is a form in which messages go to a client.
 type format struct {
-	transport string // what Conn.Transport returns
-	gaps      bool   // gaps are told
+	transport string         // what Conn.Transport returns
+	gaps      bool           // gaps are told
+	deflater  *wire.Deflater // compresses the messages of a topic; nil: they are sent as they are
 }
 
 var (
-	formatWebSocket = format{"websocket", true}
-	formatEnvelope  = format{"tailcast.v1", true}
-	formatSSE       = format{"sse", true}
-	formatNDJSON    = format{"ndjson", true}
-	formatText      = format{"text", true}
+	formatWebSocket = format{transport: "websocket", gaps: true}
+	formatEnvelope  = format{transport: "tailcast.v1", gaps: true}
+	formatSSE       = format{transport: "sse", gaps: true}
+	formatNDJSON    = format{transport: "ndjson", gaps: true}
+	formatText      = format{transport: "text", gaps: true}
 )
 
 // sharedFormats are all that there are.
@@ -72,10 +73,14 @@ func (f *format) append(dst []byte, r *wire.Record) []byte {
 
 // key names the encoding that all connections of this format share.
 func (f *format) key() string {
+	key := f.transport
 	if !f.gaps {
-		return f.transport + " gaps=0"
+		key += " gaps=0"
 	}
-	return f.transport
+	if f.deflater != nil {
+		key += " deflate"
+	}
+	return key
 }
 
 // encoder makes the records of a topic ready for a socket.
@@ -94,7 +99,11 @@ func (f *format) encoder(topic string) stream.Encoder {
 			}
 			return f.appendStoredGap(dst, &w)
 		}
-		return f.append(dst, &w)
+		start := len(dst)
+		if dst = f.append(dst, &w); f.deflater != nil {
+			dst = f.deflater.Frame(dst, start)
+		}
+		return dst
 	}
 }
 
@@ -125,7 +134,7 @@ func (f *format) appendStoredGap(dst []byte, w *wire.Record) []byte {
 	return f.append(dst, w)
 }
 
-// message appends one message as a viewer of topic gets it; a Gap only if gaps are told.
+// message appends one message as a viewer of topic gets it, not compressed; a Gap only if gaps are told.
 func (f *format) message(dst []byte, topic string, m *Message) []byte {
 	w := wire.Record{
 		Topic: topic, Pos: wire.Position(m.Pos), Data: m.Data, Binary: m.Binary, Partial: m.Partial,

@@ -14,16 +14,18 @@ import (
 
 	"github.com/tailcast/tailcast/internal/fanout"
 	"github.com/tailcast/tailcast/internal/stream"
+	"github.com/tailcast/tailcast/internal/wire"
 )
 
 // A Hub takes messages from Sources and from Publish, and broadcasts them to everybody who watches through its handlers. All
 // methods may be called concurrently.
 type Hub struct {
-	cfg    config
-	budget *stream.Budget
-	pool   *fanout.Pool
-	turns  turns // of replays
-	mount  mount // what ServeHTTP serves
+	cfg      config
+	budget   *stream.Budget
+	pool     *fanout.Pool
+	turns    turns          // of replays
+	mount    mount          // what ServeHTTP serves
+	deflater *wire.Deflater // nil without WithCompression
 
 	panics         atomic.Int64
 	refused        atomic.Int64 // requests
@@ -87,6 +89,9 @@ func New(opts ...Option) *Hub {
 	h.budget = stream.NewBudget(h.cfg.memory)
 	h.turns.free = h.cfg.replays
 	h.mount = mount{topics: defaultTopic, open: h.cfg.authorize != nil}
+	if h.cfg.compression != 0 {
+		h.deflater = wire.NewDeflater(h.cfg.compression)
+	}
 	h.pool = fanout.NewPool(fanout.Config{
 		WriteTimeout: h.cfg.writeTimeout,
 		PingInterval: h.cfg.pingInterval,

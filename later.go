@@ -8,12 +8,6 @@ func laterOption(name string) Option {
 	return nil
 }
 
-// WithCompression compresses messages of at least 512 bytes for the WebSockets that can read it (RFC 7692), each message once
-// for all of them, with a level of compress/flate. Off by default.
-//
-// Not in this version: it panics.
-func WithCompression(level int) Option { return laterOption("WithCompression") }
-
 // A Backplane is a log that several hubs share. Publish returns when the log has stored the messages; Run publishes what the
 // log has stored, in its order, and only that reaches viewers; Replay reads its past.
 //

@@ -21,6 +21,7 @@ type scriptCase struct {
 	title  string
 	limit  int64  // 0 = the hub's default
 	offer  string // Sec-WebSocket-Extensions of the request
+	answer string // and of the response, from a hub that compresses; "" = one that does not
 	steps  []scriptStep
 }
 
@@ -389,11 +390,16 @@ func (c *scriptCase) parseLine(at, line string) error {
 		step(func(p *player) { p.cause = int(n) })
 	case "limit":
 		c.limit = number(0, 1)
-	case "offer":
+	case "offer", "answer":
 		most = len(args)
-		var offer []scriptTerm
-		if offer, err = parsePayload(args); err == nil {
-			c.offer = string((&scriptFrame{payload: offer}).bytes())
+		var terms []scriptTerm
+		if terms, err = parsePayload(args); err == nil {
+			value := string((&scriptFrame{payload: terms}).bytes())
+			if verb == "offer" {
+				c.offer = value
+			} else {
+				c.answer = value
+			}
 		}
 	default:
 		return fmt.Errorf("unknown word %s", verb)

@@ -91,6 +91,9 @@ func (c *scriptCase) play(t *testing.T, opts ...tailcast.Option) {
 	conns, onConnect := connected()
 	opts = append(opts, w.option(), onConnect, tailcast.WithAfterRead(echo))
 	opts = append(opts, tailcast.WithLimits(tailcast.Limits{MessageBytes: c.limit, MessageRate: -1}))
+	if c.answer != "" {
+		opts = append(opts, tailcast.WithCompression(1))
+	}
 	s := newSite(t, opts...)
 	header := http.Header{}
 	if c.offer != "" {
@@ -100,8 +103,8 @@ func (c *scriptCase) play(t *testing.T, opts ...tailcast.Option) {
 	if err != nil {
 		t.Fatalf("%s: %v", c.at, err)
 	}
-	if got := resp.Header.Get("Sec-WebSocket-Extensions"); got != "" {
-		t.Errorf("%s: the hub answers the offer %q with %q", c.at, c.offer, got)
+	if got := resp.Header.Get("Sec-WebSocket-Extensions"); got != c.answer {
+		t.Errorf("%s: the hub answers the offer %q with %q, want %q", c.at, c.offer, got, c.answer)
 	}
 	p := &player{T: t, at: c.at, conn: <-conns, ws: ws, cause: -1}
 	go p.read()

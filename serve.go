@@ -487,10 +487,15 @@ func closeFrame(ce *CloseError) []byte {
 func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) (detached bool) {
 	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	handler, subprotocols := webSocketHandler(c)
-	ws, err := wsconn.Accept(w, r, wsconn.Options{ReadLimit: h.cfg.limits.MessageBytes, Control: c.control, Subprotocols: subprotocols})
+	ws, err := wsconn.Accept(w, r, wsconn.Options{
+		ReadLimit: h.cfg.limits.MessageBytes, Control: c.control, Subprotocols: subprotocols, Compress: h.deflater != nil,
+	})
 	if err != nil {
 		h.noteRefusal(r.Context(), r.RemoteAddr, logRequestRefused, &refusal{sentence: "The WebSocket's handshake has failed.", err: err})
 		return false // the client has been told
+	}
+	if ws.Compressed() {
+		c.format.deflater = h.deflater
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)

@@ -26,6 +26,9 @@ type Stats struct {
 	PublishedBytes int64            // payload of these
 	Delivered      uint64           // messages handed to the kernel, for all viewers together
 	SentBytes      uint64           // bytes handed to the kernel, framing included
+	Compressed     int64            // messages that WithCompression has made smaller, each once for all viewers of a format, and again if that was forgotten
+	CompressedFrom int64            // bytes of these before
+	CompressedTo   int64            // bytes of these after
 	Private        uint64           // messages of Send and Push that were queued, for all connections together
 	PrivateDropped uint64           // messages of Send and Push that found no room in a queue
 	Pushes         int64            // calls of Push that returned no error
@@ -221,6 +224,9 @@ func (h *Hub) Stats() Stats {
 	s.Pushes, s.PushQueued, s.PushDropped = h.pushes.Load(), h.pushQueued.Load(), h.pushDropped.Load()
 	s.PushMatched = s.PushQueued + s.PushDropped
 	s.setSent(h.pool.Counts())
+	if h.deflater != nil {
+		s.Compressed, s.CompressedFrom, s.CompressedTo = h.deflater.Counts()
+	}
 	s.CatchUps, s.Panics = h.catchups.Load(), h.panics.Load()
 	s.Memory, s.MemoryLimit = h.budget.Used(), h.budget.Limit()
 	for _, t := range topics {

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -47,6 +48,17 @@ func (s *segment) start(i int) uint32 {
 		return 0
 	}
 	return s.ends[i-1]
+}
+
+// clip gives room back that a segment which does not grow any more has too much, and returns by how much it grew: what is compressed
+// takes a fraction of what was reserved for it.
+func (s *segment) clip() int64 {
+	if cap(s.buf)/2 <= len(s.buf) {
+		return 0
+	}
+	before := s.size()
+	s.buf = slices.Clone(s.buf) // not in place: a viewer may be reading
+	return s.size() - before
 }
 
 func (s *segment) size() int64 {
@@ -98,6 +110,9 @@ func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
 		start := e.start
 		e.start = false
 		e.mu.Unlock()
+		if grown != 0 {
+			e.log.budget.grow(grown)
+		}
 		if start {
 			e.chosen.filter.Go(e.chosen.run)
 		}
@@ -114,6 +129,7 @@ func (e *Encoding) Next(c *Cursor, limit int) (Chunk, State) {
 
 // locate returns the segment that holds seq, deriving it if need be, and by how much memory grew.
 func (e *Encoding) locate(seq uint64) (*segment, int64, State) {
+	clipped := int64(0)
 	i := len(e.segments) // the number of segments that begin at or before seq
 	if i > 0 && e.segments[i-1].first > seq {
 		i = sort.Search(len(e.segments), func(i int) bool { return e.segments[i].first > seq })
@@ -125,10 +141,12 @@ func (e *Encoding) locate(seq uint64) (*segment, int64, State) {
 			grown, state := e.extend(s, e.stopBefore(i))
 			if state != Ready || seq < s.next() {
 				return s, grown, state
-			} // else the block had ended: the record is in the next one
+			}
+			clipped = grown // the block had ended: the record is in the next one
 		}
 	}
-	return e.insert(i, seq)
+	s, grown, state := e.insert(i, seq)
+	return s, grown + clipped, state
 }
 
 // stopBefore is where a segment before index i has to end.
@@ -163,7 +181,7 @@ func (e *Encoding) extend(s *segment, stop uint64) (int64, State) {
 	}
 	if v.block != s.block {
 		s.full = true
-		return 0, Ready
+		return s.clip(), Ready
 	}
 	if e.chosen != nil {
 		if state, e.start = e.known(&v); state != Ready {

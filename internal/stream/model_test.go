@@ -21,6 +21,9 @@ func frame(dst []byte, r *stream.Record) []byte {
 
 func loud(dst []byte, r *stream.Record) []byte { return frame(append(dst, '!'), r) }
 
+// short is an encoding that is far smaller than its records, as a compressed one.
+func short(dst []byte, r *stream.Record) []byte { return fmt.Appendf(dst, "<%d>", r.Seq) }
+
 // A model is the log as a slice: everything that was ever appended.
 type model struct {
 	t       *testing.T
@@ -146,8 +149,11 @@ func (m *model) checkCursor(what string, c stream.Cursor, seq uint64) {
 func (m *model) join() {
 	v := &viewer{encode: frame}
 	key := "frame"
-	if m.rng.IntN(3) == 0 {
+	switch m.rng.IntN(4) {
+	case 0:
 		key, v.encode = "loud", loud
+	case 1:
+		key, v.encode = "short", short
 	}
 	if m.rng.IntN(3) == 0 {
 		v.enc = m.log.Filtered(key, v.encode, &m.filter, func() {})

@@ -166,6 +166,38 @@ func TestTheClientIsStrict(t *testing.T) {
 	})
 }
 
+func TestReadInflated(t *testing.T) {
+	frame := func(first byte, payload string) []byte {
+		return testnet.AppendFrame(nil, first, false, []byte(payload))
+	}
+	const hello = "\xf2\x48\xcd\xc9\xc9\x07\x00" // RFC 7692, 7.2.3.1
+	const zeros = "\x62\x60\xa0\x3d\x00\x00"     // 100 of them
+	first := testnet.Fin | testnet.RSV1
+	for name, test := range map[string]struct {
+		frames     []byte
+		want       string
+		compressed bool
+		wrong      bool
+	}{
+		"plain":                             {frame(testnet.Fin|testnet.OpText, "hello"), "hello", false, false},
+		"compressed":                        {frame(first|testnet.OpBinary, zeros), strings.Repeat("\x00", 100), true, false},
+		"in fragments":                      {append(frame(testnet.RSV1|testnet.OpText, zeros[:2]), frame(testnet.Fin, zeros[2:])...), strings.Repeat("\x00", 100), true, false},
+		"compressed to more than it was":    {frame(first|testnet.OpText, hello), "", true, true},
+		"no deflate":                        {frame(first|testnet.OpText, "\xff\xff\xff"), "", true, true},
+		"with a last block, and more":       {frame(first|testnet.OpText, "\x03\x00more"), "", true, true},
+		"text that is not UTF-8 when it is": {frame(first|testnet.OpText, "\xfa\xff\x9f\xf6\x00\x00"), "", true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ws := receive(t, test.frames)
+			ws.Deflate = true
+			_, data, compressed, err := ws.ReadInflated()
+			if string(data) != test.want || compressed != test.compressed || (err != nil) != test.wrong {
+				t.Errorf("ReadInflated = %q, compressed %v, %v", data, compressed, err)
+			}
+		})
+	}
+}
+
 // receive returns a client to whom a server sends exactly these bytes.
 func receive(t *testing.T, frames []byte) *testnet.WS {
 	t.Helper()

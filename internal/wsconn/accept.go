@@ -27,6 +27,9 @@ type Options struct {
 	Subprotocols []string
 	// ReadLimit is the largest payload of a message in bytes. A larger one ends the connection with 1009. 0 means DefaultReadLimit.
 	ReadLimit int64
+	// Compress lets clients that offer it send and get compressed messages: permessage-deflate (RFC 7692), without context takeover on
+	// either side and with the full window for what they get. Conn.Compressed tells whether one has. ReadLimit counts inflated bytes.
+	Compress bool
 	// Control is called, during Read and on its goroutine, for each control frame that is due to be sent: a Pong for a Ping,
 	// one Close at most. The payload is only valid during the call. It must not block, nor call Read, Release or Linger.
 	Control func(op Opcode, payload []byte)
@@ -56,6 +59,10 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 		return nil, err
 	}
 	h := &handshake{w: w}
+	compressed := false
+	if o.Compress {
+		h.extensions, compressed = acceptDeflate(r.Header["Sec-Websocket-Extensions"])
+	}
 	subprotocol, err := libraryAccept(h, r, o.Subprotocols)
 	if err != nil {
 		if h.conn != nil {
@@ -64,7 +71,7 @@ func Accept(w http.ResponseWriter, r *http.Request, o Options) (*Conn, error) {
 		return nil, err
 	}
 	c := newConn(h.conn, h.ahead, o)
-	c.subprotocol = subprotocol
+	c.subprotocol, c.inflate = subprotocol, compressed
 	return c, nil
 }
 
@@ -122,8 +129,9 @@ func last(w http.ResponseWriter) http.ResponseWriter {
 
 // handshake is the ResponseWriter that the library gets. A refusal goes on to the caller's writer; the 101 waits for the connection.
 type handshake struct {
-	w        http.ResponseWriter
-	switched bool // the library has given its 101: what it says after that is not for the client
+	w          http.ResponseWriter
+	extensions string // those that are agreed on; "" for none
+	switched   bool   // the library has given its 101: what it says after that is not for the client
 
 	conn  net.Conn // once it is taken
 	ahead []byte   // that the server had read with the handshake
@@ -151,7 +159,7 @@ func (h *handshake) WriteHeader(code int) {
 func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, brw, err := hijack(h.w)
 	if err != nil {
-		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
+		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions"} {
 			h.Header().Del(name)
 		}
 		err = fmt.Errorf("a WebSocket needs the connection itself, and %T does not give it: %w", last(h.w), err)
@@ -161,6 +169,9 @@ func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	h.conn = conn
 	if brw != nil {
 		h.ahead = drain(brw)
+	}
+	if h.extensions != "" {
+		h.Header().Set("Sec-Websocket-Extensions", h.extensions) // the library's own answer is incomplete: see acceptDeflate
 	}
 	if err := writeSwitch(conn, h.Header()); err != nil {
 		return nil, nil, fmt.Errorf("write the 101: %w", err)

@@ -84,6 +84,10 @@ func (c *Conn) LastRead() time.Time { return time.Unix(0, c.last.Load()) }
 
 func (c *Conn) touch() { c.last.Store(time.Now().UnixNano()) }
 
+// Compressed reports whether permessage-deflate was agreed on: the client reads messages that are marked with RSV1, each compressed
+// by itself with a window of 32 KiB.
+func (c *Conn) Compressed() bool { return c.inflate }
+
 // Read waits for the next data message. Text is valid UTF-8. The data is only valid until the next Read.
 //
 // An error is final, and every later Read returns the same one. It is a *CloseError if the peer has sent a Close frame, a *ProtocolError

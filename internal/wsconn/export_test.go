@@ -40,3 +40,6 @@ func (w waiting) Read(f func(fd uintptr) bool) error {
 		return done
 	})
 }
+
+// AcceptDeflate is the answer to a client's offers, for the fuzz target.
+var AcceptDeflate = acceptDeflate

@@ -53,14 +53,15 @@ func TestRoom(t *testing.T) {
 		}
 		s, _ := fanout.NewSocket(server)
 		writes := 0
-		for ; writes < 1_000_000; writes++ {
-			room := s.(roomy).Room()
-			if room < 4<<10+3*100 {
-				break
+		for room := 0; writes < 1_000_000; writes++ {
+			p := make([]byte, 1+rng.IntN(200<<rng.IntN(8)))
+			if room -= 3<<10 + 3*len(p); room < 0 {
+				if room = s.(roomy).Room() - (3<<10 + 3*len(p)); room < 0 {
+					break
+				}
 			}
-			p := make([]byte, min(1+rng.IntN(200<<rng.IntN(8)), (room-4<<10)/3))
 			if n, err := s.TryWrite(p); n != len(p) || err != nil {
-				t.Fatalf("after %d writes there was room for %d, and of %d it took %d, %v", writes, room, len(p), n, err)
+				t.Fatalf("after %d writes there should be room for %d, and it took %d, %v", writes, len(p), n, err)
 			}
 		}
 		if writes == 1_000_000 {

@@ -19,7 +19,7 @@ type unackedSocket interface {
 	Unacked() (n int, ok bool)
 }
 
-// A roomySocket can tell how many bytes a Write would take without waiting, in pieces of whatever size; 0 where that is not certain.
+// A roomySocket can tell how much memory of the kernel's writes may still take before one of them waits; 0 where that is not certain.
 type roomySocket interface {
 	Room() int
 }
@@ -50,6 +50,7 @@ type blockingSocket struct {
 	nc    net.Conn
 	below Socket    // of the descriptor under TLS; nil if there is none
 	until time.Time // the deadline that TryWrite has set
+	room  int       // what is left of what the kernel had room for when it was asked
 }
 
 const tlsRecord = 16 << 10
@@ -70,20 +71,25 @@ func newBlockingSocket(nc net.Conn) (s *blockingSocket, direct bool) {
 func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 	const (
 		spread = 3       // TLS makes records of little more than 1 KiB at first, and the kernel needs as much again for each
-		keep   = 4 << 10 // for one record more than is thought of, and an alert
+		each   = 3 << 10 // what the kernel needs for the smallest one
+		keep   = 4 << 10 // for what the reading side may have to say: an alert, or new keys
 	)
 	below, ok := s.below.(roomySocket)
 	if !ok {
 		return 0, nil
 	}
-	for room := below.Room(); n < len(p); {
+	for n < len(p) {
 		piece := p[n:min(n+tlsRecord, len(p))]
-		if room -= spread * len(piece); room < keep {
-			return n, nil
+		need := each + spread*len(piece)
+		if s.room < need {
+			if s.room = below.Room() - keep; s.room < need {
+				return n, nil
+			}
 		}
 		if err := s.bound(); err != nil {
 			return n, err
 		}
+		s.room -= need
 		m, err := s.nc.Write(piece)
 		if n += m; err != nil {
 			return n, err
@@ -104,7 +110,7 @@ func (s *blockingSocket) bound() error {
 }
 
 func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
-	s.until = time.Time{}
+	s.until, s.room = time.Time{}, 0
 	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}

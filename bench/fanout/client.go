@@ -47,12 +47,10 @@ func runClient(s *spec, at *address, w *wire) (*received, error) {
 	}
 	if s.idle() {
 		var order string
-		return &received{}, w.hear(&order)
+		err := w.hear(&order)
+		return c.finish(), err
 	}
 	complete := make(chan struct{})
-	for _, g := range c.groups {
-		g.begin(c.stop)
-	}
 	go func() {
 		c.left.Wait()
 		close(complete)
@@ -62,12 +60,7 @@ func runClient(s *spec, at *address, w *wire) (*received, error) {
 		return &received{}, err
 	}
 	time.Sleep(repeatTime)
-	close(c.stop)
-	sum := &tally{}
-	for _, g := range c.groups {
-		sum.add(g.finish())
-	}
-	return c.result(sum), nil
+	return c.finish(), nil
 }
 
 // repeatTime is how long the client reads on when everything has come, since some of it may come again.
@@ -87,9 +80,8 @@ type client struct {
 
 // A group reads some of the connections.
 type group interface {
-	begin(stop <-chan struct{})
-	progress() int64
-	finish() *tally // after stop was closed
+	progress() int64 // messages so far
+	finish() *tally  // after stop was closed
 }
 
 // watch waits until everything has come, or nothing has for too long.
@@ -114,7 +106,13 @@ func (c *client) watch(complete <-chan struct{}) {
 	}
 }
 
-func (c *client) result(t *tally) *received {
+// finish stops reading, and returns what was found.
+func (c *client) finish() *received {
+	close(c.stop)
+	t := &tally{}
+	for _, g := range c.groups {
+		t.add(g.finish())
+	}
 	r := &received{tally: *t}
 	r.Missing = c.spec.deliveries() - t.Delivered
 	r.P50, r.P99, r.Max = t.lags.quantile(0.5), t.lags.quantile(0.99), t.lags.quantile(1)
@@ -167,18 +165,17 @@ func (s *spec) shake(rw io.ReadWriter, addr string) (framing, []byte, error) {
 	if _, err := rw.Write(appendMasked(nil, opText, []byte(`{"id":1,"connect":{}}`))); err != nil {
 		return 0, nil, err
 	}
+	buf := make([]byte, 1024)
 	for {
-		if len(rest) >= 2 {
-			if n := int(rest[1]); n >= length16 {
-				return 0, nil, fmt.Errorf("an answer to connect of more than %d bytes", maxControl)
-			} else if len(rest) >= 2+n {
-				if !bytes.Contains(rest[2:2+n], []byte(`"connect"`)) {
-					return 0, nil, fmt.Errorf("the answer to connect is %q", rest[2:2+n])
-				}
-				return f, rest[2+n:], nil
-			}
+		_, answer, after, ok, err := cutFrame(rest)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case ok && !bytes.Contains(answer, []byte(`"connect"`)):
+			return 0, nil, fmt.Errorf("the answer to connect is %q", answer)
+		case ok:
+			return f, after, nil
 		}
-		buf := make([]byte, 1024)
 		n, err := rw.Read(buf)
 		if err != nil {
 			return 0, nil, err
@@ -227,6 +224,7 @@ func (c *client) dialAll() error {
 			if err != nil {
 				return err
 			}
+			p.begin(c.stop)
 			c.groups = append(c.groups, p)
 		}
 	default:
@@ -249,6 +247,9 @@ func (c *client) dialAll() error {
 	var err error
 	for range atATime {
 		err = errors.Join(err, <-errs)
+	}
+	if r, ok := c.groups[0].(*readers); ok && err == nil {
+		r.begin(c.stop)
 	}
 	return err
 }

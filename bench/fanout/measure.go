@@ -69,6 +69,13 @@ func (m memory) since(before memory, n int) *idleCost {
 	return &idleCost{per(m.rss, before.rss), per(m.inuse, before.inuse), per(int64(m.goroutines), int64(before.goroutines))}
 }
 
+// fileLimit is how many files the process may open, but no more than is ever needed.
+func fileLimit() (int, error) {
+	var l syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
+	return int(min(l.Cur, 1<<20)), err
+}
+
 // raiseFileLimit lets the process, and those that it starts, open as many files as it may.
 func raiseFileLimit() error {
 	var l syscall.Rlimit

@@ -83,37 +83,43 @@ const (
 	maxControl = 125
 )
 
+// cutFrame takes a server's frame off b; ok is false where it is not whole yet.
+func cutFrame(b []byte) (first byte, payload, rest []byte, ok bool, err error) {
+	if len(b) < 2 {
+		return 0, nil, b, false, nil
+	}
+	if b[0]&bitsRsv != 0 || b[1]&bitMask != 0 {
+		return 0, nil, nil, false, fmt.Errorf("%w: %#x %#x", errFrame, b[0], b[1])
+	}
+	head, n := 2, uint64(b[1])
+	switch {
+	case n == length16 && len(b) >= 4:
+		head, n = 4, uint64(binary.BigEndian.Uint16(b[2:]))
+	case n == length64 && len(b) >= 10:
+		head, n = 10, binary.BigEndian.Uint64(b[2:])
+	case n >= length16:
+		return 0, nil, b, false, nil
+	}
+	switch {
+	case n > maxFrame:
+		return 0, nil, nil, false, fmt.Errorf("%w: %d bytes", errFrame, n)
+	case len(b) < head+int(n):
+		return 0, nil, b, false, nil
+	}
+	return b[0], b[head : head+int(n)], b[head+int(n):], true, nil
+}
+
 func (c *checker) feedFrames(b []byte, now int64) ([]byte, error) {
-	for len(b) >= 2 {
-		head, n := 2, int(b[1])
-		switch n {
-		case length16:
-			if head = 4; len(b) < head {
-				return b, nil
-			}
-			n = int(binary.BigEndian.Uint16(b[2:]))
-		case length64:
-			if head = 10; len(b) < head {
-				return b, nil
-			}
-			if v := binary.BigEndian.Uint64(b[2:]); v > maxFrame {
-				return nil, fmt.Errorf("%w: %d bytes", errFrame, v)
-			} else {
-				n = int(v)
-			}
+	for {
+		first, payload, rest, ok, err := cutFrame(b)
+		if !ok || err != nil {
+			return b, err
 		}
-		if b[0]&bitsRsv != 0 || b[1]&bitMask != 0 {
-			return nil, fmt.Errorf("%w: %#x %#x", errFrame, b[0], b[1])
-		}
-		if len(b) < head+n {
-			return b, nil
-		}
-		if err := c.frame(b[0], b[head:head+n], now); err != nil {
+		if err := c.frame(first, payload, now); err != nil {
 			return nil, err
 		}
-		b = b[head+n:]
+		b = rest
 	}
-	return b, nil
 }
 
 func (c *checker) frame(first byte, payload []byte, now int64) error {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,9 +20,7 @@ type poller struct {
 	tally  tally
 	seen   atomic.Int64
 	done   chan struct{}
-
-	mu    sync.Mutex
-	peers map[int32]*peer // by descriptor; read without mu once all have been added
+	peers  []atomic.Pointer[peer] // by descriptor
 }
 
 type peer struct {
@@ -35,24 +33,25 @@ func newPoller(c *client) (*poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return &poller{client: c, epoll: fd, done: make(chan struct{}), peers: make(map[int32]*peer)}, nil
+	most, err := fileLimit()
+	if err != nil {
+		return nil, err
+	}
+	return &poller{client: c, epoll: fd, done: make(chan struct{}), peers: make([]atomic.Pointer[peer], most)}, nil
 }
 
 func (p *poller) add(fd int, f framing, rest []byte) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := &peer{checker: newChecker(f, p.client.spec, &p.tally)}
+	if fd >= len(p.peers) {
+		return fmt.Errorf("descriptor %d: the limit is %d", fd, len(p.peers))
+	}
+	c := &peer{checker: newChecker(f, p.client.spec, &p.tally), rest: slices.Clone(rest)} // a message, even a part of one, comes later
 	if c.open > 0 {
 		p.client.left.Add(1)
 	}
-	var err error
-	if c.rest, err = c.feed(rest, time.Now().UnixNano()); err != nil {
-		return err
-	}
-	p.peers[int32(fd)] = c
+	p.peers[fd].Store(c)
 	return unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
 
@@ -93,7 +92,7 @@ func (p *poller) loop(stop <-chan struct{}) {
 
 // read reads once from a connection, and returns the buffer, or a larger one.
 func (p *poller) read(fd int32, buf []byte) []byte {
-	c := p.peers[fd]
+	c := p.peers[fd].Load()
 	if c == nil {
 		return buf // it has been closed
 	}
@@ -129,11 +128,10 @@ func (p *poller) read(fd int32, buf []byte) []byte {
 
 // lose notes that a connection has ended, which none should.
 func (p *poller) lose(fd int32, err error) {
-	if p.peers[fd].open > 0 {
+	if p.peers[fd].Swap(nil).open > 0 {
 		p.client.left.Done()
 	}
 	p.tally.closed(err)
-	delete(p.peers, fd)
 	unix.Close(int(fd))
 }
 
@@ -146,7 +144,9 @@ func (t *tally) closed(err error) {
 
 func (p *poller) close() {
 	for fd := range p.peers {
-		unix.Close(int(fd))
+		if p.peers[fd].Load() != nil {
+			unix.Close(fd)
+		}
 	}
 	unix.Close(p.epoll)
 }

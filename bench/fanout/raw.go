@@ -5,16 +5,24 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // rawServer is what the kernel allows: after the handshake it only writes.
 type rawServer struct {
-	slab []byte
+	slab            []byte
+	once            sync.Once
+	queues          [rawWriters]chan []byte
+	held            []byte // frames that go out together
+	together, count int    // messages that do; all messages
+	published       int
 
 	mu    sync.Mutex
 	conns []*rawConn
@@ -26,7 +34,12 @@ type rawConn struct {
 	sent int // bytes of the slab
 }
 
-func newRaw(*spec) (server, error) { return &rawServer{}, nil }
+// newRaw makes one that holds messages back for the time d, so that several go out with one write.
+func newRaw(d time.Duration) func(*spec) (server, error) {
+	return func(s *spec) (server, error) {
+		return &rawServer{together: max(1, int(d.Seconds()*float64(s.Rate))), count: s.Count}, nil
+	}
+}
 
 func (r *rawServer) serve(l net.Listener) error {
 	for {
@@ -76,40 +89,50 @@ func (r *rawServer) viewers() int {
 
 func frameOf(m []byte) []byte { return append(appendHeader(make([]byte, 0, len(m)+10), len(m)), m...) }
 
-// rawWriters is how many goroutines write.
-const rawWriters = 2
+const (
+	rawWriters = 2    // goroutines that write
+	rawQueue   = 1024 // messages that may wait for each of them
+)
 
-// split lets each writer have its share of the connections.
-func (r *rawServer) split(write func([]*rawConn) error) error {
+// share is the part of the connections that a writer has.
+func (r *rawServer) share(i int) []*rawConn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	errs := make(chan error, rawWriters)
-	for i := range rawWriters {
-		go func() { errs <- write(r.conns[i*len(r.conns)/rawWriters : (i+1)*len(r.conns)/rawWriters]) }()
-	}
-	var err error
-	for range rawWriters {
-		if e := <-errs; e != nil {
-			err = e
-		}
-	}
-	return err
+	return r.conns[i*len(r.conns)/rawWriters : (i+1)*len(r.conns)/rawWriters]
 }
 
 func (r *rawServer) publish(_ uint8, m []byte) error {
-	frame := frameOf(m)
-	return r.split(func(conns []*rawConn) error {
+	r.once.Do(func() {
+		for i := range rawWriters {
+			r.queues[i] = make(chan []byte, rawQueue)
+			go r.writer(r.queues[i], r.share(i))
+		}
+	})
+	r.published++
+	r.held = append(r.held, frameOf(m)...)
+	if r.published%r.together != 0 && r.published != r.count {
+		return nil
+	}
+	for _, q := range r.queues {
+		q <- r.held
+	}
+	r.held = nil
+	return nil
+}
+
+// writer writes each frame, or several that are adjacent, to its connections. Where one fails, the client will miss something.
+func (r *rawServer) writer(frames <-chan []byte, conns []*rawConn) {
+	for frame := range frames {
 		for _, c := range conns {
 			for left := frame; len(left) > 0; {
 				n, err := c.write(left, true)
 				if err != nil {
-					return err
+					break
 				}
 				left = left[n:]
 			}
 		}
-		return nil
-	})
+	}
 }
 
 // write writes what the socket takes; where that is nothing, it waits for room, or returns 0.
@@ -138,36 +161,40 @@ func (r *rawServer) prepare(messages [][]byte) {
 }
 
 func (r *rawServer) sendAll() error {
+	errs := make(chan error, rawWriters)
+	for i := range rawWriters {
+		go func() { errs <- r.sendSlab(r.share(i)) }()
+	}
+	var err error
+	for range rawWriters {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// sendSlab writes pieces of the slab to each connection in turn, and waits where all are full.
+func (r *rawServer) sendSlab(conns []*rawConn) error {
 	const piece = 64 << 10
-	return r.split(func(conns []*rawConn) error {
-		for left := len(conns); left > 0; {
-			var stuck *rawConn
-			moved := false
-			for _, c := range conns {
-				if c.sent == len(r.slab) {
-					continue
-				}
-				n, err := c.write(r.slab[c.sent:min(len(r.slab), c.sent+piece)], false)
-				if err != nil {
-					return err
-				}
-				if c.sent += n; c.sent == len(r.slab) {
-					left--
-				} else if n == 0 {
-					stuck = c
-				}
-				moved = moved || n > 0
+	step := func(c *rawConn, wait bool) (n int, err error) {
+		n, err = c.write(r.slab[c.sent:min(len(r.slab), c.sent+piece)], wait)
+		c.sent += n
+		return n, err
+	}
+	done := func(c *rawConn) bool { return c.sent == len(r.slab) }
+	for conns = slices.Clone(conns); len(conns) > 0; conns = slices.DeleteFunc(conns, done) {
+		moved := 0
+		for _, c := range conns {
+			n, err := step(c, false)
+			if err != nil {
+				return err
 			}
-			if !moved && left > 0 { // all are full
-				n, err := stuck.write(r.slab[stuck.sent:min(len(r.slab), stuck.sent+piece)], true)
-				if err != nil {
-					return err
-				}
-				if stuck.sent += n; stuck.sent == len(r.slab) {
-					left--
-				}
+			moved += n
+		}
+		if moved == 0 {
+			if _, err := step(conns[0], true); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }

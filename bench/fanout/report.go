@@ -22,12 +22,29 @@ func (p *page) head(cells ...string) {
 	p.say("|%s", strings.Repeat("---|", len(cells)))
 }
 
+const method = `A server and its client are two processes of this program on this machine, so what the client uses is taken from the same
+processors; it is one program for all servers: two epoll loops, which read and check and do nothing else. (With TLS it has a
+goroutine for each connection.) The server's process makes the messages: text that holds a number, the time, and letters. At a rate
+it sleeps until each is due; at once it does not. The client checks each message on each connection: that it is whole, and that
+its number is the next one. A run in which one is missing, repeated or out of order is not counted, and its row says so.
+
+In each round every server runs once; rounds begin with another server each, and every other one goes backwards. A cell is the
+median of the rounds, and what they lie between; a ratio is that of the same round. CPU is what the server's process used (getrusage) from the
+beginning of sending until the client had everything. Latency is from the time in the message until the client had read it. Peak
+RSS is that of the same time. Before it, the server has collected its garbage.`
+
 // report is the whole page.
 func (b *bench) report() string {
 	p := &page{}
 	p.say("# Fan-out, compared\n")
-	p.say("Made by `cd bench && go run ./fanout %s` in %v. Do not edit.\n", strings.Join(os.Args[1:], " "), time.Since(b.began).Round(time.Second))
+	p.say("Made by `cd bench && go run ./fanout %s` in %v. Do not edit.\n", strings.Join(b.args, " "), time.Since(b.began).Round(time.Second))
 	b.environment(p)
+	p.say("\n%s\n", method)
+	p.head("server", "")
+	for _, k := range b.kinds() {
+		p.row(k.name, k.about)
+	}
+	b.goals(p)
 	for _, w := range b.played {
 		p.say("\n## %d. %s\n", w.section, w.title)
 		if w.about != "" {
@@ -46,81 +63,123 @@ func (b *bench) environment(p *page) {
 	p.row("load before", b.load)
 	p.row("Go", runtime.Version())
 	p.row("tailcast", firstOutput("git", "describe", "--always", "--tags", "--dirty"))
-	for _, k := range kinds {
-		if k.module != "" && chosen(b.only, k.name) {
+	for _, k := range b.kinds() {
+		if k.module != "" {
 			p.row(k.module, moduleVersion(k.module))
 		}
 	}
 	p.row("rounds", fmt.Sprint(b.rounds))
 }
 
-// columns of a work at a rate or at once, and of one with idle connections.
-var (
-	busyColumns = []column{{cpuAll, 3}, {cpuUser, 3}, {cpuSystem, 3}, {cpuRatio, 3}, {perSecond, 0}, {p50, 2}, {p99, 2}, {p99Ratio, 2}, {peakRSS, 0}}
-	idleColumns = []column{{idleBytes, 0}, {idleInuse, 0}, {idleGoroutines, 2}}
-)
-
-type column struct {
-	measure
-	digits int
+// kinds are the servers that take part.
+func (b *bench) kinds() (list []*kind) {
+	has := make(map[string]bool)
+	for _, w := range b.played {
+		for _, l := range w.legs {
+			has[l.Server] = true
+		}
+	}
+	for _, k := range kinds {
+		if has[k.name] {
+			list = append(list, k)
+		}
+	}
+	return list
 }
 
-func (w *played) columns() []column {
+// goals says what has become of the goals: first what falls short.
+func (b *bench) goals(p *page) {
+	type judged struct {
+		w *played
+		g *goal
+		s spread
+		v verdict
+	}
+	var all []judged
+	counts := make(map[verdict]int)
+	for _, w := range b.played {
+		for i := range w.goals {
+			g := &w.goals[i]
+			s, ok := w.spread(g.leg, g.what)
+			j := judged{w, g, s, g.judge(s, ok && len(w.failures(g.leg)) == 0)}
+			counts[j.v]++
+			all = append(all, j)
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	p.say("\n## Goals\n")
+	p.say("%d are reached, %d are not but have what they should at least, %d fall short of that, %d were not measured.\n",
+		counts[reached], counts[enough], counts[short], counts[unknown])
+	p.head("work", "server", "what", "at least", "goal", "median", "")
+	for _, v := range []verdict{short, unknown, enough, reached} {
+		for _, j := range all {
+			if j.v != v {
+				continue
+			}
+			median := "–"
+			if v != unknown {
+				median = j.g.what.format(j.s)
+			}
+			p.row(fmt.Sprintf("%d. %s", j.w.section, j.w.title), j.g.leg, j.w.label(j.g.what), j.g.bound(j.g.atLeast), j.g.bound(j.g.wanted), median, v.String())
+		}
+	}
+}
+
+// columns of a work that sends, and of one with idle connections.
+var (
+	busyColumns = []measure{cpuAll, cpuUser, cpuSystem, cpuRatio, perSecond, p50, p99, p99Ratio, peakRSS}
+	idleColumns = []measure{idleKB, idleInuse, idleGoroutines}
+)
+
+func (w *played) columns() []measure {
 	if w.legs[0].idle() {
 		return idleColumns
 	}
-	return busyColumns
+	var list []measure
+	for _, m := range busyColumns {
+		if w.base != "" || !strings.Contains(m.name, "{base}") {
+			list = append(list, m)
+		}
+	}
+	if w.legs[0].Weigh {
+		list = append(list, idleColumns...)
+	}
+	return list
+}
+
+// label is a measure's name in this work.
+func (w *played) label(m measure) string {
+	name := strings.ReplaceAll(m.name, "{base}", w.base)
+	if m.unit != "" {
+		name += ", " + m.unit
+	}
+	return name
 }
 
 func (w *played) table(p *page) {
 	cells := []string{"server"}
-	for _, c := range w.columns() {
-		if c.unit != "" {
-			cells = append(cells, c.name+", "+c.unit)
-		} else {
-			cells = append(cells, c.name)
-		}
+	for _, m := range w.columns() {
+		cells = append(cells, w.label(m))
 	}
 	p.head(cells...)
-	for i := range w.legs {
-		l := &w.legs[i]
+	for _, l := range w.legs {
 		cells = []string{l.name}
-		for _, c := range w.columns() {
-			cells = append(cells, w.cell(l, c))
-		}
-		if err := w.errs[l.name]; err != nil {
-			cells[0] += ": " + err.Error()
+		for _, m := range w.columns() {
+			cell := "–"
+			if s, ok := w.spread(l.name, m); ok {
+				cell = m.format(s)
+			}
+			cells = append(cells, cell)
 		}
 		p.row(cells...)
 	}
-}
-
-// values are those of a leg's rounds that went well.
-func (w *played) values(l *leg, m measure) (values []float64) {
-	for round, o := range w.results[l.name] {
-		if o == nil || o.right() != nil {
-			continue
-		}
-		var base *outcome
-		if all := w.results[w.base]; round < len(all) && all[round] != nil && all[round].right() == nil {
-			base = all[round]
-		}
-		if v, ok := m.of(l, o, base); ok {
-			values = append(values, v)
+	for _, l := range w.legs {
+		for _, f := range w.failures(l.name) {
+			p.say("\n**%s**, %s", l.name, f)
 		}
 	}
-	return values
-}
-
-func (w *played) cell(l *leg, c column) string {
-	s, ok := spreadOf(w.values(l, c.measure))
-	if !ok {
-		return "–"
-	}
-	if s.least == s.most {
-		return fmt.Sprintf("%.*f", c.digits, s.median)
-	}
-	return fmt.Sprintf("**%.*f** (%.*f–%.*f)", c.digits, s.median, c.digits, s.least, c.digits, s.most)
 }
 
 func firstLine(path string) string {

@@ -83,11 +83,22 @@ func runServer(s *spec, w *wire) (*sent, error) {
 	if err := await(srv, s.Conns+s.Stalled, failed); err != nil {
 		return nil, err
 	}
-	if s.idle() {
+	var idle *idleCost
+	if s.idle() || s.Weigh {
 		after, err := measureMemory()
-		return &sent{RSS: after.rss, PeakRSS: after.rss, Idle: after.since(before, s.Conns)}, err
+		if err != nil {
+			return nil, err
+		}
+		idle = after.since(before, s.Conns)
 	}
-	return measureSending(s, srv, w)
+	if s.idle() {
+		return &sent{Idle: idle}, nil
+	}
+	r, err := measureSending(s, srv, w)
+	if err == nil {
+		r.Idle = idle
+	}
+	return r, err
 }
 
 // await waits until the server has all connections: each has been answered, but that may be before it is entered.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/tailcast/tailcast"
 )
@@ -23,14 +22,18 @@ const (
 	lagLooked = 1 << 20
 )
 
-func newTailcast(opts ...tailcast.Option) func(*spec) (server, error) {
+// newTailcast makes a hub with an option, or with none.
+func newTailcast(option func() tailcast.Option) func(*spec) (server, error) {
 	return func(s *spec) (server, error) {
-		t := &tailcastServer{hub: tailcast.New(opts...), topics: topicNames(s.Topics), burst: s.burst()}
-		var h http.Handler = t.hub
-		if s.Topics > 1 {
-			h = t.hub.Handler(t.topics...)
+		var opts []tailcast.Option
+		if option != nil {
+			opts = append(opts, option())
 		}
-		t.web = web{h}
+		t := &tailcastServer{hub: tailcast.New(opts...), topics: topicNames(s.Topics), burst: s.burst()}
+		t.web = web{t.hub}
+		if s.Topics > 1 {
+			t.web = web{t.hub.Handler(t.topics...)}
+		}
 		return t, nil
 	}
 }

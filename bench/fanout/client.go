@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,9 @@ func clientMain() int {
 const loops = 2
 
 func runClient(s *spec, at *address, w *wire) (*received, error) {
-	c := &client{spec: s, addr: at, stop: make(chan struct{})}
+	c := &client{spec: s, addr: at, stop: make(chan struct{}), complete: make(chan struct{})}
+	c.halt = sync.OnceFunc(func() { close(c.stop) })
+	c.left.Store(int64(s.Conns))
 	defer c.close()
 	if err := c.dialAll(); err != nil {
 		return &received{}, err
@@ -50,12 +53,7 @@ func runClient(s *spec, at *address, w *wire) (*received, error) {
 		err := w.hear(&order)
 		return c.finish(), err
 	}
-	complete := make(chan struct{})
-	go func() {
-		c.left.Wait()
-		close(complete)
-	}()
-	c.watch(complete)
+	c.watch()
 	if err := w.tell(goOn); err != nil {
 		return &received{}, err
 	}
@@ -71,11 +69,21 @@ type client struct {
 	spec   *spec
 	addr   *address
 	groups []group
-	left   sync.WaitGroup // connections on which something is missing
-	stop   chan struct{}
+	stop   chan struct{} // closed when they are to stop
+	halt   func()        // closes it
+
+	left     atomic.Int64  // connections on which something is missing
+	complete chan struct{} // closed when there is none
 
 	mu      sync.Mutex
 	stalled []int // descriptors
+}
+
+// settle notes that a connection has everything, or never will.
+func (c *client) settle() {
+	if c.left.Add(-1) == 0 {
+		close(c.complete)
+	}
 }
 
 // A group reads some of the connections.
@@ -85,12 +93,12 @@ type group interface {
 }
 
 // watch waits until everything has come, or nothing has for too long.
-func (c *client) watch(complete <-chan struct{}) {
+func (c *client) watch() {
 	const look = 250 * time.Millisecond
 	before, since := int64(-1), time.Now()
 	for {
 		select {
-		case <-complete:
+		case <-c.complete:
 			return
 		case <-time.After(look):
 		}
@@ -108,7 +116,7 @@ func (c *client) watch(complete <-chan struct{}) {
 
 // finish stops reading, and returns what was found.
 func (c *client) finish() *received {
-	close(c.stop)
+	c.halt()
 	t := &tally{}
 	for _, g := range c.groups {
 		t.add(g.finish())
@@ -279,7 +287,9 @@ func (c *client) dial(i int) error {
 }
 
 func (c *client) close() {
+	c.halt()
 	for _, g := range c.groups {
+		g.finish()
 		if p, ok := g.(*poller); ok {
 			p.close()
 		}

@@ -26,8 +26,8 @@ func main() {
 	flag.IntVar(&b.sizes.conns, "conns", b.sizes.conns, "connections of most works")
 	flag.IntVar(&b.sizes.idle, "idle", b.sizes.idle, "idle connections, work 7")
 	flag.IntVar(&b.sizes.many, "many", b.sizes.many, "connections of work 9")
-	flag.IntVar(&b.sizes.seconds, "seconds", b.sizes.seconds, "for how long messages are sent at a rate")
-	flag.IntVar(&b.sizes.manySeconds, "manyseconds", b.sizes.manySeconds, "the same, for work 9")
+	flag.Float64Var(&b.sizes.seconds, "seconds", b.sizes.seconds, "for how long messages are sent at a rate")
+	flag.Float64Var(&b.sizes.manySeconds, "manyseconds", b.sizes.manySeconds, "the same, for work 9")
 	flag.Float64Var(&b.sizes.share, "share", b.sizes.share, "part of the messages at once that are sent")
 	flag.Parse()
 	if *verbose {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -13,26 +14,45 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestQuick does the works in small: nothing is missing, repeated or out of order.
-func TestQuick(t *testing.T) {
-	b := &bench{sizes: quickSizes, rounds: 1, only: "tailcast,gws,raw", log: t.Output()}
-	if err := b.play("3,4,7"); err != nil {
+// play does works in small: nothing may be missing, repeated or out of order.
+func play(t *testing.T, only, sections string, runs int) {
+	b := &bench{sizes: quickSizes, rounds: 1, only: only, log: t.Output()}
+	if err := b.play(sections); err != nil {
 		t.Fatal(err)
 	}
-	if len(b.played) != 3 {
-		t.Errorf("%d works", len(b.played))
-	}
 	for _, w := range b.played {
-		if len(w.legs) < 3 {
-			t.Errorf("%s: %d servers", w.title, len(w.legs))
-		}
 		for name, results := range w.results {
 			for _, r := range results {
+				runs--
 				if r.err != nil && kindOf(name).missing() == nil {
 					t.Errorf("%s: %s: %v", w.title, name, r.err)
 				}
 			}
 		}
+		if !strings.Contains(b.report(), w.title) {
+			t.Errorf("%s: not in the report", w.title)
+		}
 	}
-	t.Log(b.report())
+	if runs != 0 {
+		t.Errorf("%d runs are missing", runs)
+	}
+}
+
+func TestQuick(t *testing.T) {
+	play(t, "tailcast,gws,raw", "3,4,7", 3+3+4)
+}
+
+func TestPeers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	play(t, "gorilla,melody,gobwas,centrifuge,nhooyr", "3,6", 5+5)
+}
+
+// TestTransports has all ways to read, with TLS and without.
+func TestTransports(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	play(t, "", "8,11", 3+2+2+2)
 }

@@ -32,6 +32,13 @@ func newMessage(topic uint8, seq uint32, size int) []byte {
 	return appendMessage(make([]byte, 0, size), topic, seq, size)
 }
 
+// restamp sets the time of a message.
+func restamp(m []byte, now int64) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(now))
+	hex.Encode(m[messageHead-2*len(b):], b[:])
+}
+
 // parseMessage reads what appendMessage has made; b is all of it.
 func parseMessage(b []byte) (topic uint8, seq uint32, stamp int64, ok bool) {
 	if len(b) <= messageHead || string(b[:len(messageMark)]) != messageMark || b[len(b)-1] != messageEnd {

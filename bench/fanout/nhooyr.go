@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 It is the one that tailcast stands on.
+
 package main
 
 import (

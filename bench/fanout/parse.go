@@ -216,45 +216,41 @@ func (c *checker) check(p []byte, now int64) {
 	}
 }
 
-var errChunk = errors.New("a chunk's size that cannot be read")
+var (
+	errChunk = errors.New("a chunk's size that cannot be read")
+	errEnded = errors.New("the response has ended")
+)
 
-// feedChunks takes chunks apart. Their extensions are not looked at.
-func (c *checker) feedChunks(b []byte, now int64) ([]byte, error) {
-	for len(b) > 0 {
+// maxChunkLine bounds the line before a chunk, its extensions included, which are not looked at.
+const maxChunkLine = 64
+
+// feedChunks takes chunks apart (RFC 9112, 7.1).
+func (c *checker) feedChunks(b []byte, now int64) (rest []byte, err error) {
+	for len(b) > 0 && err == nil {
 		if c.chunk == 0 {
 			line, after, ok := bytes.Cut(b, []byte("\r\n"))
-			if !ok {
-				if len(b) > 64 {
-					return nil, errChunk
-				}
-				return b, nil
+			if !ok && len(b) <= maxChunkLine+1 {
+				rest = b
+				break
 			}
-			n, err := chunkSize(line)
-			if err != nil {
-				return nil, err
+			if c.chunk, err = chunkSize(line); err == nil {
+				c.chunk, b = c.chunk+2, after
 			}
-			if n == 0 {
-				return nil, errors.New("the response has ended")
-			}
-			c.chunk, b = n+2, after
 			continue
 		}
 		n := min(len(b), c.chunk)
-		if data := max(0, min(n, c.chunk-2)); data > 0 {
-			c.body = append(c.body, b[:data]...)
-		}
+		c.body = append(c.body, b[:max(0, min(n, c.chunk-2))]...)
 		c.chunk -= n
 		b = b[n:]
 	}
-	rest := c.scan(c.body, now)
-	c.body = append(c.body[:0], rest...)
-	return nil, nil
+	body := c.scan(c.body, now)
+	c.body = append(c.body[:0], body...)
+	return rest, err
 }
 
 func chunkSize(line []byte) (n int, err error) {
 	digits, _, _ := bytes.Cut(line, []byte(";"))
-	digits = bytes.TrimSpace(digits)
-	if len(digits) == 0 || len(digits) > 7 {
+	if len(digits) == 0 || len(digits) > 7 || len(line) > maxChunkLine {
 		return 0, fmt.Errorf("%w: %.20q", errChunk, line)
 	}
 	for _, d := range digits {
@@ -266,6 +262,9 @@ func chunkSize(line []byte) (n int, err error) {
 		default:
 			return 0, fmt.Errorf("%w: %.20q", errChunk, line)
 		}
+	}
+	if n == 0 {
+		return 0, errEnded
 	}
 	return n, nil
 }

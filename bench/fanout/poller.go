@@ -48,9 +48,6 @@ func (p *poller) add(fd int, f framing, rest []byte) error {
 		return fmt.Errorf("descriptor %d: the limit is %d", fd, len(p.peers))
 	}
 	c := &peer{checker: newChecker(f, p.client.spec, &p.tally), rest: slices.Clone(rest)} // a message, even a part of one, comes later
-	if c.open > 0 {
-		p.client.left.Add(1)
-	}
 	p.peers[fd].Store(c)
 	return unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
@@ -113,7 +110,7 @@ func (p *poller) read(fd int32, buf []byte) []byte {
 		rest, err = c.feed(buf[:held+n], time.Now().UnixNano())
 		c.rest = append(c.rest[:0], rest...)
 		if missed && c.open == 0 {
-			p.client.left.Done()
+			p.client.settle()
 		}
 	}
 	if err == nil && len(c.pongs) > 0 {
@@ -129,7 +126,7 @@ func (p *poller) read(fd int32, buf []byte) []byte {
 // lose notes that a connection has ended, which none should.
 func (p *poller) lose(fd int32, err error) {
 	if p.peers[fd].Swap(nil).open > 0 {
-		p.client.left.Done()
+		p.client.settle()
 	}
 	p.tally.closed(err)
 	unix.Close(int(fd))

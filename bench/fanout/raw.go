@@ -2,13 +2,13 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -92,6 +92,7 @@ func frameOf(m []byte) []byte { return append(appendHeader(make([]byte, 0, len(m
 const (
 	rawWriters = 2    // goroutines that write
 	rawQueue   = 1024 // messages that may wait for each of them
+	rawPiece   = 64 << 10
 )
 
 // share is the part of the connections that a writer has.
@@ -120,11 +121,20 @@ func (r *rawServer) publish(_ uint8, m []byte) error {
 	return nil
 }
 
-// writer writes each frame, or several that are adjacent, to its connections. Where one fails, the client will miss something.
-func (r *rawServer) writer(frames <-chan []byte, conns []*rawConn) {
-	for frame := range frames {
+// writer writes frames to its connections: each when it comes, and those that have come meanwhile with one write. Where a connection
+// fails, the client will miss something.
+func (r *rawServer) writer(queue <-chan []byte, conns []*rawConn) {
+	for frames := range queue {
+		for more := true; more && len(frames) < rawPiece; {
+			select {
+			case f := <-queue:
+				frames = append(slices.Clip(frames), f...)
+			default:
+				more = false
+			}
+		}
 		for _, c := range conns {
-			for left := frame; len(left) > 0; {
+			for left := frames; len(left) > 0; {
 				n, err := c.write(left, true)
 				if err != nil {
 					break
@@ -151,13 +161,18 @@ func (c *rawConn) write(b []byte, wait bool) (n int, err error) {
 	return n, err
 }
 
-// prepare puts all frames into one slab.
-func (r *rawServer) prepare(messages [][]byte) {
-	var b bytes.Buffer
-	for _, m := range messages {
-		b.Write(frameOf(m))
+// prepare puts all frames into one slab. Their time is that of its end.
+func (r *rawServer) prepare(s *spec) {
+	var ends []int
+	for seq := range s.Count {
+		r.slab = append(r.slab, frameOf(newMessage(0, uint32(seq), s.Size))...)
+		ends = append(ends, len(r.slab))
 	}
-	r.slab = b.Bytes()
+	runtime.GC()
+	now := time.Now().UnixNano()
+	for _, end := range ends {
+		restamp(r.slab[end-s.Size:end], now)
+	}
 }
 
 func (r *rawServer) sendAll() error {
@@ -174,9 +189,8 @@ func (r *rawServer) sendAll() error {
 
 // sendSlab writes pieces of the slab to each connection in turn, and waits where all are full.
 func (r *rawServer) sendSlab(conns []*rawConn) error {
-	const piece = 64 << 10
 	step := func(c *rawConn, wait bool) (n int, err error) {
-		n, err = c.write(r.slab[c.sent:min(len(r.slab), c.sent+piece)], wait)
+		n, err = c.write(r.slab[c.sent:min(len(r.slab), c.sent+rawPiece)], wait)
 		c.sent += n
 		return n, err
 	}

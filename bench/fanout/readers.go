@@ -98,11 +98,6 @@ func dialH2(addr string, trust *tls.Config) (io.Reader, func(), error) {
 
 func (r *readers) begin(stop <-chan struct{}) {
 	for _, c := range r.list {
-		if c.open > 0 {
-			r.client.left.Add(1)
-		}
-	}
-	for _, c := range r.list {
 		r.wg.Go(func() { r.read(c, stop) })
 	}
 }
@@ -125,7 +120,7 @@ func (r *readers) read(c *reader, stop <-chan struct{}) {
 		}
 		r.seen.Add(c.Delivered - before)
 		if missed && (c.open == 0 || err != nil) {
-			r.client.left.Done()
+			r.client.settle()
 		}
 		if err != nil {
 			select {

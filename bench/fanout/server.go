@@ -30,9 +30,12 @@ type server interface {
 // An atOnce is a server that has a way of its own for many messages at once.
 type atOnce interface {
 	// prepare comes before the measuring, and sendAll in it.
-	prepare(messages [][]byte)
+	prepare(*spec)
 	sendAll() error
 }
+
+// A lagger is a server that can tell how far behind the slowest connection is, in bytes.
+type lagger interface{ lag() uint64 }
 
 // serverMain is the server of one run: it is told the spec, says where it listens, is told to begin and when to stop measuring,
 // and says what it has used.
@@ -118,11 +121,6 @@ func await(srv server, n int, failed <-chan error) error {
 
 // measureSending sends, and measures until the client says that it has everything.
 func measureSending(s *spec, srv server, w *wire) (*sent, error) {
-	send := func() error { return produce(s, srv) }
-	if all, ok := srv.(atOnce); ok && s.burst() {
-		all.prepare(messagesOf(s))
-		send = all.sendAll
-	}
 	runtime.GC() // what the handshakes have left
 	if err := forgetPeak(); err != nil {
 		return nil, err
@@ -138,9 +136,17 @@ func measureSending(s *spec, srv server, w *wire) (*sent, error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	send := func() error { return produce(s, srv) }
+	if all, ok := srv.(atOnce); ok && s.burst() {
+		all.prepare(s)
+		send = all.sendAll
+	}
 	user, system := cpu()
 	if err := send(); err != nil {
 		return nil, fmt.Errorf("sending: %w", err)
+	}
+	if l, ok := srv.(lagger); ok && s.Stalled > 0 && l.lag() == 0 {
+		return nil, errors.New("no connection has stalled: there is room for all in the buffers")
 	}
 	var order string
 	if err := w.hear(&order); err != nil {
@@ -170,15 +176,6 @@ func produce(s *spec, srv server) error {
 		}
 	}
 	return nil
-}
-
-// messagesOf makes all messages.
-func messagesOf(s *spec) [][]byte {
-	all := make([][]byte, s.Count)
-	for seq := range all {
-		all[seq] = newMessage(0, uint32(seq), s.Size)
-	}
-	return all
 }
 
 // listen listens, with TLS where the spec says so.

@@ -57,6 +57,8 @@ func (t *tailcastServer) viewers() (n int) {
 	return n
 }
 
+func (t *tailcastServer) lag() uint64 { return t.hub.Stats().LagBytes }
+
 func (t *tailcastServer) publish(topic uint8, m []byte) error {
 	ctx := context.Background()
 	if t.burst {

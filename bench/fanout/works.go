@@ -24,16 +24,19 @@ type leg struct {
 // sizes are how large the works are.
 type sizes struct {
 	conns, idle, many    int
-	seconds, manySeconds int
+	seconds, manySeconds float64
 	share                float64 // of the messages at once
 }
 
 var (
 	fullSizes  = sizes{conns: 1000, idle: 5000, many: 19_000, seconds: 5, manySeconds: 60, share: 1}
-	quickSizes = sizes{conns: 50, idle: 100, many: 200, seconds: 1, manySeconds: 1, share: 0.05} // that it works
+	quickSizes = sizes{conns: 50, idle: 100, many: 200, seconds: 0.3, manySeconds: 0.3, share: 0.05} // that it works
 )
 
 func (z sizes) atOnce(n int) int { return max(1, int(z.share*float64(n))) }
+
+// during is how many messages there are in a time.
+func during(rate int, seconds float64) int { return max(1, int(float64(rate)*seconds)) }
 
 func (z sizes) few() int { return max(1, z.conns/10) }
 
@@ -69,7 +72,7 @@ func (s spec) filled() spec {
 
 // paced is a spec at a rate.
 func (z sizes) paced(conns, rate int) spec {
-	return spec{Conns: conns, Rate: rate, Count: rate * z.seconds}
+	return spec{Conns: conns, Rate: rate, Count: during(rate, z.seconds)}
 }
 
 // peers are all servers of plain WebSockets, but for variants.
@@ -88,16 +91,16 @@ func (z sizes) works() []*work {
 	}
 	all := []*work{
 		{
-			section: 1, title: fmt.Sprintf("%d connections × 200 messages/s, %d s", z.conns, z.seconds),
+			section: 1, title: fmt.Sprintf("%d connections × 200 messages/s, %v s", z.conns, z.seconds),
 			legs: legs(z.paced(z.conns, 200), peers...), base: "gws",
 			goals: []goal{{"tailcast", cpuRatio, 0.95, 0.85}, {"tailcast", p99Ratio, 0, 1}},
 		}, {
-			section: 2, title: fmt.Sprintf("%d connections × 200 messages/s, %d s, held for 20 ms", z.conns, z.seconds),
+			section: 2, title: fmt.Sprintf("%d connections × 200 messages/s, %v s, held for 20 ms", z.conns, z.seconds),
 			about: "The servers that have nothing of the kind do what they did before.",
 			legs:  legs(z.paced(z.conns, 200), append(flushed, "raw-flush")...), base: "gws",
 			goals: []goal{{"tailcast-flush", cpuRatio, 0.35, 0.30}},
 		}, {
-			section: 3, title: fmt.Sprintf("%d connections × 50 messages/s, %d s", z.conns, z.seconds),
+			section: 3, title: fmt.Sprintf("%d connections × 50 messages/s, %v s", z.conns, z.seconds),
 			legs: legs(z.paced(z.conns, 50), peers...), base: "gws",
 			goals: []goal{{"tailcast", cpuRatio, 0.90, 0.75}, {"tailcast", p99Ratio, 0, 1}},
 		},
@@ -115,8 +118,8 @@ func (z sizes) works() []*work {
 	}
 	all = append(all, z.transports()...)
 	all = append(all, &work{
-		section: 9, title: fmt.Sprintf("%d connections, idle, then 10 messages/s for %d s", z.many, z.manySeconds),
-		legs: legs(spec{Conns: z.many, Rate: 10, Count: 10 * z.manySeconds, Weigh: true}, "tailcast"),
+		section: 9, title: fmt.Sprintf("%d connections, idle, then 10 messages/s for %v s", z.many, z.manySeconds),
+		legs: legs(spec{Conns: z.many, Rate: 10, Count: during(10, z.manySeconds), Weigh: true}, "tailcast"),
 	})
 	all = append(all, z.growth()...)
 	return append(all, z.stalled())
@@ -135,7 +138,7 @@ func (z sizes) transports() (works []*work) {
 		s := z.paced(z.conns, 50)
 		s.Transport = t.transport
 		works = append(works, &work{
-			section: 8, title: fmt.Sprintf("%s: %d connections × 50 messages/s, %d s", t.name, z.conns, z.seconds),
+			section: 8, title: fmt.Sprintf("%s: %d connections × 50 messages/s, %v s", t.name, z.conns, z.seconds),
 			legs: legs(s, t.servers...), base: "loop",
 			goals: []goal{{"tailcast", cpuRatio, 1, 1}},
 		})
@@ -161,7 +164,7 @@ func (z sizes) growth() []*work {
 		goals: []goal{{"", within(cpuAll), 2, 2}},
 	}
 	for _, n := range []int{1, 10, 100} {
-		s := spec{Conns: z.conns, Topics: n, Rate: perConn, Count: (perConn*z.seconds + n - 1) / n}
+		s := spec{Conns: z.conns, Topics: n, Rate: perConn, Count: (during(perConn, z.seconds) + n - 1) / n}
 		l := legs(s, "tailcast")[0]
 		l.name = fmt.Sprintf("tailcast, %d topics", n)
 		topics.legs = append(topics.legs, l)
@@ -172,14 +175,15 @@ func (z sizes) growth() []*work {
 
 // stalled has connections that read nothing beside those that do. The messages are large, so that the kernel's buffers are full soon.
 func (z sizes) stalled() *work {
-	s := spec{Conns: z.conns, Rate: 20, Count: 20 * 2 * z.seconds, Size: 4 << 10}
+	seconds := max(2*z.seconds, 2) // long enough for the kernel's buffers to be full
+	s := spec{Conns: z.conns, Rate: 20, Count: during(20, seconds), Size: 8 << 10}
 	alone := legs(s, "tailcast")[0]
 	alone.name = "tailcast, nobody stalls"
 	s.Stalled = z.conns
 	beside := legs(s, "tailcast")[0]
 	beside.name = fmt.Sprintf("tailcast, %d stall", s.Stalled)
 	return &work{
-		section: 11, title: fmt.Sprintf("%d connections × 20 messages/s of 4 KiB, %d s, beside as many that read nothing", z.conns, 2*z.seconds),
+		section: 11, title: fmt.Sprintf("%d connections × 20 messages/s of 8 KiB, %v s, beside as many that read nothing", z.conns, seconds),
 		about: "The latencies are those of the connections that read.",
 		legs:  []leg{alone, beside}, base: alone.name,
 		goals: []goal{{beside.name, p99Ratio, 1.5, 1.5}},

@@ -123,7 +123,7 @@ func (c *client) finish() *received {
 	}
 	r := &received{tally: *t}
 	r.Missing = c.spec.deliveries() - t.Delivered
-	r.P50, r.P99, r.Max = t.lags.quantile(0.5), t.lags.quantile(0.99), t.lags.quantile(1)
+	r.P50, r.P99 = t.lags.quantile(0.5), t.lags.quantile(0.99)
 	r.Took = time.Duration(t.last - t.first)
 	user, system := cpu()
 	r.CPU = user + system

@@ -35,6 +35,9 @@ func main() {
 	}
 	if *quick {
 		b.sizes, b.rounds = quickSizes, 1
+		if b.only == "" {
+			b.only = "tailcast,gws,raw"
+		}
 	}
 	if err := b.main(*works, *out); err != nil {
 		fmt.Fprintln(os.Stderr, err)

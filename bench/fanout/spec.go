@@ -70,7 +70,6 @@ type received struct {
 	tally
 	Missing  int64
 	P50, P99 time.Duration
-	Max      time.Duration
 	Took     time.Duration // from the first message's stamp to the last one's arrival
 	CPU      time.Duration // of the client itself
 	Err      string        `json:",omitempty"`
@@ -104,6 +103,6 @@ func (w *wire) hear(v any) error {
 	return nil
 }
 
-// An order is what the driver says to a server: goOn to begin, then again when the client has everything. A client says it when its
-// connections are there, and when everything has come.
+// goOn is what the driver says to a server: to begin, then again when the client has everything. A client says it when its connections
+// are there, and when everything has come; the driver says it to an idle one, to end.
 const goOn = "go on"

@@ -33,7 +33,7 @@ func TestClientFinds(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := testSpec(3)
-			s.Conns, s.Transport, s.Patience = conns, overWS, time.Second
+			s.Conns, s.Transport, s.Patience = conns, overWS, 5*time.Second
 			said := &listener{first: make(chan struct{})}
 			at := serveLists(t, conns, test.list, test.closes, said.first)
 			r, err := runClient(s, &address{Addr: at}, newWire(strings.NewReader(""), said))

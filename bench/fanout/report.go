@@ -44,7 +44,6 @@ func (b *bench) report() string {
 	for _, k := range b.kinds() {
 		p.row(k.name, k.about)
 	}
-	b.goals(p)
 	for _, w := range b.played {
 		p.say("\n## %d. %s\n", w.section, w.title)
 		if w.about != "" {
@@ -52,6 +51,7 @@ func (b *bench) report() string {
 		}
 		w.table(p)
 	}
+	b.goals(p)
 	return p.String()
 }
 
@@ -109,7 +109,7 @@ func (b *bench) goals(p *page) {
 	if len(all) == 0 {
 		return
 	}
-	p.say("\n## Goals\n")
+	p.say("\n## Goals, and what falls short of them\n")
 	p.say("%d are reached, %d are not but have what they should at least, %d fall short of that, %d were not measured.\n",
 		counts[reached], counts[enough], counts[short], counts[unknown])
 	p.head("work", "server", "what", "at least", "goal", "median", "")

@@ -32,7 +32,7 @@ type tally struct {
 	Closed    int64  // connections that ended
 	Why       string // the first that ended
 	lags      histogram
-	first     int64 // the earliest stamp
+	first     int64 // the earliest time at which one was due
 	last      int64 // when a message came last
 }
 
@@ -194,7 +194,7 @@ func (c *checker) scan(p []byte, now int64) []byte {
 
 // check notes a message.
 func (c *checker) check(p []byte, now int64) {
-	topic, seq, stamp, ok := parseMessage(p)
+	topic, seq, due, ok := parseMessage(p)
 	if !ok || int(topic) >= len(c.next) || seq >= c.want {
 		c.tally.Torn++
 		return
@@ -206,10 +206,10 @@ func (c *checker) check(p []byte, now int64) {
 	}
 	c.tally.Skipped += int64(seq - next)
 	c.tally.Delivered++
-	c.tally.lags.add(now - stamp)
+	c.tally.lags.add(now - due)
 	c.tally.last = now
-	if c.tally.first == 0 || stamp < c.tally.first {
-		c.tally.first = stamp
+	if c.tally.first == 0 || due < c.tally.first {
+		c.tally.first = due
 	}
 	if c.next[topic] = seq + 1; seq+1 == c.want {
 		c.open--

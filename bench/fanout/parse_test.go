@@ -14,7 +14,7 @@ import (
 // events are messages of one topic with these numbers.
 func messagesWith(seqs ...uint32) (list [][]byte) {
 	for _, seq := range seqs {
-		list = append(list, newMessage(0, seq, 64))
+		list = append(list, newMessage(0, seq, 1, 64))
 	}
 	return list
 }
@@ -202,18 +202,18 @@ func FuzzChunkSize(f *testing.F) {
 
 func FuzzMessage(f *testing.F) {
 	f.Add(uint8(3), uint32(7), uint8(128), []byte("#~"))
-	f.Add(uint8(0), uint32(0), uint8(29), newMessage(1, 2, 40))
+	f.Add(uint8(0), uint32(0), uint8(29), newMessage(1, 2, 3, 40))
 	f.Fuzz(func(t *testing.T, topic uint8, seq uint32, size uint8, b []byte) {
-		m := newMessage(topic, seq, max(int(size), messageHead+1))
-		restamp(m, 12345)
+		m := newMessage(topic, seq, 1, max(int(size), messageHead+1))
+		setDue(m, 12345)
 		gotTopic, gotSeq, stamp, ok := parseMessage(m)
 		if !ok || gotTopic != topic || gotSeq != seq || stamp != 12345 || len(m) != max(int(size), messageHead+1) {
 			t.Errorf("%q is %d, %d, %d, %v", m, gotTopic, gotSeq, stamp, ok)
 		}
-		if topic, seq, _, ok := parseMessage(b); ok {
-			again := newMessage(topic, seq, len(b))
-			if head := 2 * len(messageMark) * 3; !strings.EqualFold(string(b[:head]), string(again[:head])) {
-				t.Errorf("%q is topic %d, number %d", b, topic, seq)
+		if topic, seq, due, ok := parseMessage(b); ok {
+			again := newMessage(topic, seq, due, len(b))
+			if !strings.EqualFold(string(b[:messageHead]), string(again[:messageHead])) {
+				t.Errorf("%q is topic %d, number %d, time %d", b, topic, seq, due)
 			}
 		}
 	})

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -161,18 +160,17 @@ func (c *rawConn) write(b []byte, wait bool) (n int, err error) {
 	return n, err
 }
 
-// prepare puts all frames into one slab. Their time is that of its end.
-func (r *rawServer) prepare(s *spec) {
-	var ends []int
-	for seq := range s.Count {
-		r.slab = append(r.slab, frameOf(newMessage(0, uint32(seq), s.Size))...)
-		ends = append(ends, len(r.slab))
+// prepare puts all frames into one slab.
+func (r *rawServer) prepare(messages [][]byte) (there [][]byte) {
+	for _, m := range messages {
+		r.slab = append(r.slab, frameOf(m)...)
 	}
-	runtime.GC()
-	now := time.Now().UnixNano()
-	for _, end := range ends {
-		restamp(r.slab[end-s.Size:end], now)
+	end := 0
+	for _, m := range messages {
+		end += len(frameOf(m))
+		there = append(there, r.slab[end-len(m):end])
 	}
+	return there
 }
 
 func (r *rawServer) sendAll() error {

@@ -24,14 +24,14 @@ func (p *page) head(cells ...string) {
 
 const method = `A server and its client are two processes of this program on this machine, so what the client uses is taken from the same
 processors; it is one program for all servers: two epoll loops, which read and check and do nothing else. (With TLS it has a
-goroutine for each connection.) The server's process makes the messages: text that holds a number, the time, and letters. At a rate
-it sleeps until each is due; at once it does not. The client checks each message on each connection: that it is whole, and that
+goroutine for each connection.) The server's process makes the messages: text that holds a number, the time when it is due, and
+letters. At a rate it sleeps until each is due; those at once are all due at the beginning, and made before the measuring. The client checks each message on each connection: that it is whole, and that
 its number is the next one. A run in which one is missing, repeated or out of order is not counted, and its row says so.
 
 In each round every server runs once; rounds begin with another server each, and every other one goes backwards. A cell is the
 median of the rounds, and what they lie between; a ratio is that of the same round. CPU is what the server's process used (getrusage) from the
-beginning of sending until the client had everything. Latency is from the time in the message until the client had read it. Peak
-RSS is that of the same time. Before it, the server has collected its garbage.`
+beginning of sending until the client had everything. Latency is from when a message was due until the client had read it: what holds up the publisher counts. Peak RSS is that of
+the same time, with what was made before it. Before it, the server has collected its garbage.`
 
 // report is the whole page.
 func (b *bench) report() string {

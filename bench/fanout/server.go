@@ -29,8 +29,8 @@ type server interface {
 
 // An atOnce is a server that has a way of its own for many messages at once.
 type atOnce interface {
-	// prepare comes before the measuring, and sendAll in it.
-	prepare(*spec)
+	// prepare comes before the measuring. It returns the messages where they are sent from, since their time is set once more.
+	prepare(messages [][]byte) [][]byte
 	sendAll() error
 }
 
@@ -137,9 +137,8 @@ func measureSending(s *spec, srv server, w *wire) (*sent, error) {
 		defer pprof.StopCPUProfile()
 	}
 	send := func() error { return produce(s, srv) }
-	if all, ok := srv.(atOnce); ok && s.burst() {
-		all.prepare(s)
-		send = all.sendAll
+	if s.burst() {
+		send = prepare(s, srv)
 	}
 	user, system := cpu()
 	if err := send(); err != nil {
@@ -157,22 +156,46 @@ func measureSending(s *spec, srv server, w *wire) (*sent, error) {
 	return &sent{User: u - user, System: sys - system, RSS: now, PeakRSS: peak}, err
 }
 
-// produce publishes what the spec says: to a schedule, or without a pause. The topics take turns.
-func produce(s *spec, srv server) error {
-	var step time.Duration
-	if s.Rate > 0 {
-		step = time.Second / time.Duration(s.Rate)
+// prepare makes all messages, which are due at once, and returns what sends them.
+func prepare(s *spec, srv server) (send func() error) {
+	messages := make([][]byte, s.Count)
+	for seq := range messages {
+		messages[seq] = newMessage(0, uint32(seq), 0, s.Size)
 	}
-	began, n := time.Now(), 0
-	for seq := range s.Count {
-		for topic := range s.Topics {
-			if step > 0 {
-				time.Sleep(time.Until(began.Add(time.Duration(n) * step)))
-			}
-			n++
-			if err := srv.publish(uint8(topic), newMessage(uint8(topic), uint32(seq), s.Size)); err != nil {
+	there := messages
+	all, ok := srv.(atOnce)
+	if ok {
+		there = all.prepare(messages)
+	}
+	runtime.GC()
+	now := time.Now().UnixNano()
+	for _, m := range there {
+		setDue(m, now)
+	}
+	if ok {
+		return all.sendAll
+	}
+	return func() error {
+		for _, m := range messages {
+			if err := srv.publish(0, m); err != nil {
 				return err
 			}
+		}
+		return nil
+	}
+}
+
+// produce publishes to a schedule. The topics take turns.
+func produce(s *spec, srv server) error {
+	step := time.Second / time.Duration(s.Rate)
+	due := time.Now()
+	for seq := range s.Count {
+		for topic := range s.Topics {
+			time.Sleep(time.Until(due))
+			if err := srv.publish(uint8(topic), newMessage(uint8(topic), uint32(seq), due.UnixNano(), s.Size)); err != nil {
+				return err
+			}
+			due = due.Add(step)
 		}
 	}
 	return nil

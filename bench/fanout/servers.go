@@ -42,7 +42,7 @@ var kinds = []*kind{
 	{name: "nhooyr", make: newNhooyr, module: "nhooyr.io/websocket",
 		about: "its chat example: a channel for each handler, here of 256 messages, not 16. It closes a client whose channel is full. Many at once: the publisher waits instead"},
 	{name: "raw", make: newRaw(0),
-		about: "the limit: two goroutines write prepared frames to sockets without blocking, what has queued up meanwhile with one write, and nobody reads. Many at once: one slab of adjacent frames, made before the measuring, in pieces of 64 KiB"},
+		about: "the limit: two goroutines write prepared frames to sockets without blocking, what has queued up meanwhile with one write, and nobody reads. Many at once: one slab of adjacent frames, in pieces of 64 KiB"},
 	{name: "raw-flush", make: newRaw(flushInterval), about: "the same, the frames of 20 ms with one write"},
 	{name: "loop", make: newLoop,
 		about: "written by hand: a channel of 256 and a goroutine for each connection, each message made ready for the wire once for all; `Write` of a frame, or `Write` and `Flush` of an event in a handler of net/http"},

@@ -70,7 +70,7 @@ type received struct {
 	tally
 	Missing  int64
 	P50, P99 time.Duration
-	Took     time.Duration // from the first message's stamp to the last one's arrival
+	Took     time.Duration // from when the first message was due to the last one's arrival
 	CPU      time.Duration // of the client itself
 	Err      string        `json:",omitempty"`
 }

@@ -125,6 +125,10 @@ func measureSending(s *spec, srv server, w *wire) (*sent, error) {
 	if err := forgetPeak(); err != nil {
 		return nil, err
 	}
+	send := func() error { return produce(s, srv) }
+	if s.burst() {
+		send = prepare(s, srv)
+	}
 	if s.Profile != "" {
 		f, err := os.Create(s.Profile)
 		if err != nil {
@@ -135,10 +139,6 @@ func measureSending(s *spec, srv server, w *wire) (*sent, error) {
 			return nil, err
 		}
 		defer pprof.StopCPUProfile()
-	}
-	send := func() error { return produce(s, srv) }
-	if s.burst() {
-		send = prepare(s, srv)
 	}
 	user, system := cpu()
 	if err := send(); err != nil {

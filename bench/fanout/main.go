@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ func main() {
 	var (
 		out     = flag.String("o", "", "`file` to write; standard output if it is not set")
 		works   = flag.String("work", "", "`numbers` of sections, with commas: only these")
-		quick   = flag.Bool("quick", false, "small numbers, one round: that it works")
+		quick   = flag.Bool("quick", false, "small numbers, one round, tailcast, gws and raw only, unless -only and -work say something else: that it works")
 		verbose = flag.Bool("v", false, "tell of each run")
 	)
 	flag.StringVar(&b.only, "only", "", "`names` of servers, with commas: only these, and their variants")
@@ -35,9 +36,7 @@ func main() {
 	}
 	if *quick {
 		b.sizes, b.rounds = quickSizes, 1
-		if b.only == "" {
-			b.only = "tailcast,gws,raw"
-		}
+		b.only, *works = cmp.Or(b.only, "tailcast,gws,raw"), cmp.Or(*works, "1,3,4,5,6,7,8")
 	}
 	if err := b.main(*works, *out); err != nil {
 		fmt.Fprintln(os.Stderr, err)

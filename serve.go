@@ -94,10 +94,46 @@ type request struct {
 	hasToken  bool
 	held      func() // lets go of the topics that start refers to: the connection has them
 	free      func() // lets go of the filters that are kept for it; nil if there are none
-	detached  bool   // its connection goes on without it
+	handed    bool   // its connection lets go of the seat and of free
 }
 
+// serve returns when all is over that the request has begun; WithDetach, when it has begun.
+//
+// A goroutine's stack that has grown does not become small again as long as net/http's own calls are on it. So what a WebSocket's
+// handshake takes of one is that of another goroutine, and the handler's, which reads then for hours, has half of it.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m *mount) {
+	if r.Header["Upgrade"] == nil {
+		h.answer(w, r, m)
+		return
+	}
+	var c *Conn
+	apart(func() { c = h.answer(w, r, m) })
+	if c != nil {
+		gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
+		c.live()
+		gone()
+	}
+}
+
+// apart calls f on another goroutine, waits for it, and panics if it does.
+func apart(f func()) {
+	done := make(chan any)
+	go func() {
+		defer close(done) // a Goexit is no panic
+		defer func() {
+			if v := recover(); v != nil {
+				done <- v
+			}
+		}()
+		f()
+	}()
+	if v, panicked := <-done; panicked {
+		panic(v)
+	}
+}
+
+// answer answers a request. It returns a connection that is to live on, if there is one: it has taken what the request had taken.
+func (h *Hub) answer(w http.ResponseWriter, r *http.Request, m *mount) (c *Conn) {
 	foreign, err := h.cfg.admitPage(r)
 	if err != nil {
 		h.refuse(w, r, refusalf(http.StatusForbidden, "%v", err))
@@ -129,7 +165,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m *mount) {
 		return
 	}
 	defer func() {
-		if !req.detached {
+		if !req.handed {
 			req.seat.leave()
 		}
 	}()
@@ -138,16 +174,24 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m *mount) {
 		return
 	}
 	defer func() {
-		if !req.detached && req.free != nil {
+		if !req.handed && req.free != nil {
 			req.free()
 		}
 	}()
 	defer h.hold(req)()
-	if req.format.webSocket() {
-		req.detached = h.serveWebSocket(w, r, req)
-	} else {
+	if !req.format.webSocket() {
 		h.serveStream(w, r, req)
+		return nil
 	}
+	if c = h.openWebSocket(w, r, req); c == nil {
+		return nil
+	}
+	c.free, req.handed = req.free, true
+	if h.cfg.detach {
+		h.background(c.live)
+		return nil
+	}
+	return c
 }
 
 // admit finds out who the client is, what it asks for, and whether it may have that.
@@ -482,9 +526,8 @@ func closeFrame(ce *CloseError) []byte {
 	return wire.AppendFrame(nil, wire.OpClose, wsconn.ClosePayload(ce.Code, ce.Reason))
 }
 
-// serveWebSocket returns when the connection has ended; or, with WithDetach, when it has begun: then it reports true, and lets go
-// of what the request has taken at its end.
-func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) (detached bool) {
+// openWebSocket returns the connection, which has begun; nil if there is none.
+func (h *Hub) openWebSocket(w http.ResponseWriter, r *http.Request, req *request) *Conn {
 	c := h.newConn(r.Context(), r.RemoteAddr, req)
 	handler, subprotocols := webSocketHandler(c)
 	ws, err := wsconn.Accept(w, r, wsconn.Options{
@@ -492,7 +535,7 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 	})
 	if err != nil {
 		h.noteRefusal(r.Context(), r.RemoteAddr, logRequestRefused, &refusal{sentence: "The WebSocket's handshake has failed.", err: err})
-		return false // the client has been told
+		return nil // the client has been told
 	}
 	if ws.Compressed() {
 		c.format.deflater = h.deflater
@@ -512,24 +555,15 @@ func (h *Hub) serveWebSocket(w http.ResponseWriter, r *http.Request, req *reques
 		h.tooLate(c, sock)
 		ws.Linger(lingerTime, lingerBytes)
 		nc.Close()
-		return false
+		return nil
 	}
-	if h.cfg.detach {
-		c.free = req.free
-		h.background(c.detached)
-		return true
-	}
-	gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
-	c.readAll()
-	gone()
-	c.readingOver()
-	return false
+	return c
 }
 
-// detached is the life of a connection whose request has ended. The hub waits for it.
+// live is the life of a WebSocket that has begun.
 //
 // What is on the stack of a goroutine that waits is a good part of what an idle connection costs: see that it is little.
-func (c *Conn) detached() {
+func (c *Conn) live() {
 	c.readAll()
 	c.readingOver()
 	if c.free != nil {

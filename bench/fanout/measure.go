@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -66,7 +67,8 @@ func measureMemory() (memory, error) {
 // since is what each of n connections has added.
 func (m memory) since(before memory, n int) *idleCost {
 	per := func(a, b int64) float64 { return float64(a-b) / float64(n) }
-	return &idleCost{per(m.rss, before.rss), per(m.inuse, before.inuse), per(int64(m.goroutines), int64(before.goroutines))}
+	goroutines := per(int64(m.goroutines), int64(before.goroutines))
+	return &idleCost{per(m.rss, before.rss), per(m.inuse, before.inuse), math.Round(100*goroutines) / 100} // a few are not for one connection
 }
 
 // fileLimit is how many files the process may open, but no more than is ever needed.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A goal is what a leg should reach in the median: at most these.
@@ -49,16 +50,22 @@ func ratio(name string, m measure) measure {
 	}}
 }
 
-// within is the largest value of a round over its smallest.
-func within(m measure) measure {
+// within is the largest value of a round over its smallest, of the legs whose names begin so.
+func within(prefix string, m measure) measure {
 	return measure{m.name + ", largest / smallest", "", 2, func(r rounds, _ string, round int) (float64, bool) {
 		var all []float64
 		for _, leg := range r.names() {
+			if !strings.HasPrefix(leg, prefix) {
+				continue
+			}
 			v, ok := m.of(r, leg, round)
 			if !ok {
 				return 0, false
 			}
 			all = append(all, v)
+		}
+		if len(all) == 0 {
+			return 0, false
 		}
 		return slices.Max(all) / slices.Min(all), slices.Min(all) > 0
 	}}

@@ -74,7 +74,7 @@ func TestMeasures(t *testing.T) {
 		{"of latencies", "a", p99Ratio, spread{1.5, 1, 2}},
 		{"the base itself", "b", cpuRatio, spread{1, 1, 1}},
 		{"a round has failed", "c", cpuRatio, spread{0.5, 0.5, 0.5}},
-		{"all legs, of rounds that have them", "", within(cpuAll), spread{2, 2, 2}},
+		{"all legs, of rounds that have them", "", within("", cpuAll), spread{2, 2, 2}},
 	} {
 		if got, ok := p.spread(test.leg, test.m); !ok || got != test.want {
 			t.Errorf("%s: %v, %v, want %v", test.name, got, ok, test.want)

@@ -14,6 +14,7 @@ type checker struct {
 	chatty  bool     // the server's protocol has messages of its own, without one of ours
 	next    []uint32 // of each topic: the number that should come
 	want    uint32   // messages of each topic
+	warm    uint32   // those of them whose latency does not count, the first
 	open    int      // topics of which some are missing
 
 	tally *tally
@@ -46,7 +47,7 @@ const (
 )
 
 func newChecker(f framing, s *spec, t *tally) *checker {
-	c := &checker{framing: f, size: s.Size, chatty: s.chatty(), next: make([]uint32, s.Topics), want: uint32(s.Count), tally: t}
+	c := &checker{framing: f, size: s.Size, chatty: s.chatty(), next: make([]uint32, s.Topics), want: uint32(s.Count), warm: uint32(s.Warm), tally: t}
 	if c.want > 0 {
 		c.open = s.Topics
 	}
@@ -206,7 +207,9 @@ func (c *checker) check(p []byte, now int64) {
 	}
 	c.tally.Skipped += int64(seq - next)
 	c.tally.Delivered++
-	c.tally.lags.add(now - due)
+	if seq >= c.warm {
+		c.tally.lags.add(now - due)
+	}
 	c.tally.last = now
 	if c.tally.first == 0 || due < c.tally.first {
 		c.tally.first = due

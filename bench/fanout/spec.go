@@ -18,6 +18,7 @@ type spec struct {
 	Rate      int           // messages a second, of all topics together; 0 = all at once
 	Count     int           // messages of each topic; 0 = the connections are idle
 	Size      int           // bytes of a message
+	Warm      int           // messages of each topic that come before those whose latency counts
 	Weigh     bool          // measure what the idle connections cost, before messages come
 	Profile   string        // file for a CPU profile of the sending part
 	Patience  time.Duration // the client gives up when nothing has come for so long

@@ -190,12 +190,13 @@ type responseSocket struct {
 	points []*http.ResponseController // see flushPoints
 	late   func()                     // called when a write does not return though its time is up
 	slow   bool
-	timer  *time.Timer // of the write that is going on
+	timer  *time.Timer // runs out no later than the write's time that is going on
 
 	mu      sync.Mutex // guards the rest, and setting a deadline
 	over    bool       // the handler has returned, or is about to: w must not be touched
 	cut     bool       // by abort
 	free    bool       // it has no deadline
+	armed   bool       // timer runs
 	writing bool
 	began   time.Time // with writing
 	limit   time.Duration
@@ -227,7 +228,6 @@ func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err 
 		step = slowStep
 	}
 	p = p[:min(len(p), step)]
-	began := time.Now()
 	err = s.timed(timeout, func() error {
 		_, err := s.w.Write(p)
 		if err == nil {
@@ -238,7 +238,7 @@ func (s *responseSocket) WriteSome(p []byte, timeout time.Duration) (n int, err 
 	if err != nil {
 		return 0, err
 	}
-	s.slow = time.Since(began) > 100*time.Millisecond
+	s.slow = time.Since(s.began) > 100*time.Millisecond
 	return len(p), nil
 }
 
@@ -302,11 +302,13 @@ func (s *responseSocket) write(timeout time.Duration) error {
 		s.free = true
 	}
 	s.writing, s.expired, s.began, s.limit = true, false, time.Now(), timeout
-	if s.timer == nil {
+	switch {
+	case s.timer == nil:
 		s.timer = time.AfterFunc(timeout, s.expire)
-	} else {
+	case !s.armed:
 		s.timer.Reset(timeout)
 	}
+	s.armed = true
 	return nil
 }
 
@@ -314,9 +316,6 @@ func (s *responseSocket) write(timeout time.Duration) error {
 func (s *responseSocket) wrote() (expired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.timer != nil {
-		s.timer.Stop()
-	}
 	s.writing = false
 	return s.expired
 }
@@ -329,7 +328,8 @@ func (s *responseSocket) expire() {
 	s.mu.Lock()
 	switch left := s.limit - time.Since(s.began); {
 	case !s.writing:
-	case left > 0: // the timer ran out just when the write before had ended
+		s.armed = false
+	case left > 0: // it was armed for a write before
 		s.timer.Reset(left)
 	case !s.expired:
 		s.expired = true
@@ -373,6 +373,9 @@ func (s *responseSocket) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 }
 
 // streamHandler returns what distinguishes SSE, NDJSON and text, and sets what c says at its beginning and end.

@@ -417,20 +417,17 @@ func (c *Conn) drain() {
 
 // Run serves a Resident connection until its final bytes are out, it fails, or ctx is done.
 func (c *Conn) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, c.Wake) // so that it waits for one thing only, for each message anew
+	defer stop()
 	for {
 		switch c.run(true) {
 		case idle:
-			select {
-			case <-c.wakeup:
-			case <-ctx.Done():
-				c.Abort(context.Cause(ctx))
-			}
-		case more: // it may be behind for ever
-			if ctx.Err() != nil {
-				c.Abort(context.Cause(ctx))
-			}
+			<-c.wakeup
 		case over:
 			return c.Err()
+		}
+		if ctx.Err() != nil { // it may be behind for ever
+			c.Abort(context.Cause(ctx))
 		}
 	}
 }

@@ -54,7 +54,11 @@ func (b *bench) play(sections string) error {
 // work runs each leg once in each round. Rounds begin with another leg each, and every other one goes backwards.
 func (b *bench) work(w *work) *played {
 	p := &played{work: w, results: make(map[string][]result)}
-	for round := range b.rounds {
+	rounds := b.rounds
+	if w.once {
+		rounds = 1
+	}
+	for round := range rounds {
 		for i := range w.legs {
 			if i = (i + round/2) % len(w.legs); round%2 == 1 {
 				i = len(w.legs) - 1 - i

@@ -13,6 +13,7 @@ type work struct {
 	legs    []leg
 	base    string // the leg that the others are compared with; "" = none
 	goals   []goal
+	once    bool // it is long, and compares nothing: one round will do
 }
 
 // A leg is one run of a round.
@@ -119,7 +120,8 @@ func (z sizes) works() []*work {
 	all = append(all, z.transports()...)
 	all = append(all, &work{
 		section: 9, title: fmt.Sprintf("%d connections, idle, then 10 messages/s for %v s", z.many, z.manySeconds),
-		legs: legs(spec{Conns: z.many, Rate: 10, Count: during(10, z.manySeconds), Weigh: true}, "tailcast"),
+		legs:  legs(spec{Conns: z.many, Rate: 10, Count: during(10, z.manySeconds), Weigh: true}, "tailcast"),
+		about: "In one round.", once: true,
 	})
 	all = append(all, z.growth()...)
 	return append(all, z.stalled())

@@ -21,8 +21,9 @@ func send(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// Room asks the kernel how much memory the queue may still take. With much in it there is no telling: what boundQueue asks for may
-// count sooner.
+// Room asks the kernel how much memory the queue of a TCP connection may still take. With much in it there is no telling: what
+// boundQueue asks for may count sooner. And while somebody waits to write there is none, until the kernel wakes him, which it does
+// when a third is free: it may be the reader of TLS, who has an answer for the peer, and the lock that a Write needs.
 func (s *rawSocket) Room() int {
 	a := attempts.Get().(*attempt)
 	a.n = 0
@@ -40,7 +41,7 @@ func (a *attempt) room(fd uintptr) {
 	_, _, err := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
 	queued, most := int(mem[unix.SK_MEMINFO_WMEM_QUEUED]), int(mem[unix.SK_MEMINFO_SNDBUF])
-	if err == 0 && size == uint32(unsafe.Sizeof(mem)) && queued <= short {
+	if err == 0 && size == uint32(unsafe.Sizeof(mem)) && queued <= short && queued/2 <= most-queued {
 		a.n = most - queued
 	}
 }

@@ -48,8 +48,9 @@ func NewSocket(nc net.Conn) (s Socket, direct bool) {
 // A blockingSocket writes through net.Conn. TLS learns of progress only after a whole record, so it gets no more at a time.
 type blockingSocket struct {
 	nc    net.Conn
-	below Socket    // of the descriptor under TLS; nil if there is none
-	until time.Time // the deadline that TryWrite has set
+	below Socket      // of the descriptor under TLS; nil if there is none
+	room  roomySocket // the same, where TryWrite is of use; else nil
+	until time.Time   // the deadline that TryWrite has set
 }
 
 const tlsRecord = 16 << 10
@@ -57,9 +58,12 @@ const tlsRecord = 16 << 10
 func newBlockingSocket(nc net.Conn) (s *blockingSocket, direct bool) {
 	s = &blockingSocket{nc: nc}
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		if below, ok := NewSocket(t.NetConn()); ok {
+		nc := t.NetConn()
+		if below, ok := NewSocket(nc); ok {
 			s.below = below
-			_, direct = below.(roomySocket)
+			if _, unix := nc.(*net.UnixConn); !unix { // whose queue the kernel counts in another way
+				s.room, direct = below.(roomySocket)
+			}
 		}
 	}
 	return s, direct
@@ -72,11 +76,10 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 		spread = 3       // TLS makes records of little more than 1 KiB at first, and the kernel needs as much again for each
 		keep   = 4 << 10 // for one record more than is thought of, and an alert
 	)
-	below, ok := s.below.(roomySocket)
-	if !ok {
+	if s.room == nil {
 		return 0, nil
 	}
-	for room := below.Room(); n < len(p); {
+	for room := s.room.Room(); n < len(p); {
 		piece := p[n:min(n+tlsRecord, len(p))]
 		if room -= spread * len(piece); room < keep {
 			return n, nil

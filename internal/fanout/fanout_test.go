@@ -62,7 +62,7 @@ func newWorld(t testing.TB, keep stream.Retention, cfg fanout.Config) *world {
 	}
 	w.pool = fanout.NewPool(cfg)
 	w.log = stream.NewLog(keep, w.budget)
-	w.topic = w.pool.NewTopic()
+	w.topic = w.pool.NewTopic(keep)
 	return w
 }
 
@@ -335,7 +335,7 @@ func TestAnotherLogComesBeforeTheTopicsOwnTakesOver(t *testing.T) {
 		w.publish("live")
 		c, client, _ := w.connect(fanout.Options{Handler: backHandler{}})
 		s := c.Subscribe("t", w.topic, w.log.Encoding("test", encode), nil)
-		past, topic := stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic()
+		past, topic := stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic(stream.Retention{})
 		s.Follow(topic, past.Encoding("test", func(dst []byte, r *stream.Record) []byte {
 			return fmt.Appendf(dst, "[%s]", r.Data)
 		}), past.Oldest(), math.MaxUint64)

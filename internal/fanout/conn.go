@@ -158,10 +158,7 @@ func (c *Conn) Done() <-chan struct{} {
 	if c.done == nil { // not before somebody waits: most connections live long and end once
 		c.done = make(chan struct{})
 		if c.ended {
-			c.ended = true
-			if c.done != nil {
-				close(c.done)
-			}
+			close(c.done)
 		}
 	}
 	return c.done

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -563,6 +564,34 @@ func TestWakingAFilterTakesNoMemory(t *testing.T) {
 		for i, c := range conns {
 			finish(c, subs[i])
 		}
+		w.pool.Close()
+	})
+}
+
+// What is woken before its flush interval is over leaves nothing behind until then.
+func TestWakingWhatIsHeldTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1, FlushInterval: time.Minute})
+		c, _, _ := w.connect(fanout.Options{})
+		s := w.subscribe(c, "t")
+		synctest.Wait()
+		heap := func() int64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return int64(m.HeapAlloc)
+		}
+		const rounds = 100_000
+		before := heap()
+		for range rounds {
+			w.topic.Grow(1, 1)
+			w.topic.Wake()
+			synctest.Wait()
+		}
+		if grown := heap() - before; grown > 2*rounds {
+			t.Errorf("%d rounds have left %d bytes", rounds, grown)
+		}
+		finish(c, s)
 		w.pool.Close()
 	})
 }

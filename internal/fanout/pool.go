@@ -267,6 +267,10 @@ func (w *worker) signal() {
 func (w *worker) hold(s *shard) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if s.held { // it was woken meanwhile, and waits for no longer than if it had not
+		return
+	}
+	s.held = true
 	if w.held = append(w.held, s); len(w.held) > 1 {
 		return
 	}
@@ -281,6 +285,7 @@ func (w *worker) hold(s *shard) {
 func (w *worker) release() {
 	w.mu.Lock()
 	for _, s := range w.held {
+		s.held = false
 		if s.state.CompareAndSwap(gathering, dirty) {
 			w.topics = append(w.topics, s)
 		}
@@ -305,6 +310,7 @@ type shard struct {
 	state atomic.Uint32
 	count atomic.Int32
 	pass  uint64 // of its worker, which alone touches it: when it was served last
+	held  bool   // it is in w.held; guarded by w.mu
 
 	mu      sync.Mutex
 	members []*member
@@ -313,7 +319,7 @@ type shard struct {
 // The states of a shard.
 const (
 	clean     = iota
-	gathering // it is in w.held
+	gathering // it is in w.held, or about to be
 	dirty     // it is in w.topics
 )
 

@@ -50,7 +50,7 @@ type blockingSocket struct {
 	nc    net.Conn
 	below Socket      // of the descriptor under TLS; nil if there is none
 	room  roomySocket // the same, where TryWrite is of use; else nil
-	until time.Time   // the deadline that TryWrite has set
+	until time.Time   // the deadline that there is; zero = none
 }
 
 const tlsRecord = 16 << 10
@@ -95,20 +95,31 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// A Write that should not wait, and does, has to end between these times.
+const leastBound, mostBound = 5 * time.Second, 10 * time.Second
+
 // bound sees to it that a Write returns one day that should not wait and does, as when the whole system is short of memory.
 func (s *blockingSocket) bound() error {
-	const least = 5 * time.Second
 	now := time.Now()
-	if s.until.Sub(now) > least {
+	if left := s.until.Sub(now); left > leastBound && left <= mostBound {
 		return nil
 	}
-	s.until = now.Add(2 * least)
+	s.until = now.Add(mostBound)
 	return s.nc.SetWriteDeadline(s.until)
 }
 
+// unbind takes back a deadline that has no more left than that, so that it does not fail what TLS has to say by itself: it answers
+// a peer who wants new keys, from the goroutine that reads, and if that fails the connection is lost.
+func (s *blockingSocket) unbind(left time.Duration) {
+	if !s.until.IsZero() && time.Until(s.until) <= left {
+		s.until = time.Time{}
+		_ = s.nc.SetWriteDeadline(s.until) // else the next Write fails
+	}
+}
+
 func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
-	s.until = time.Time{}
-	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	s.until = time.Now().Add(timeout)
+	if err := s.nc.SetWriteDeadline(s.until); err != nil {
 		return 0, err
 	}
 	n, err := s.nc.Write(p[:min(len(p), tlsRecord)])

@@ -596,6 +596,72 @@ func TestWakingWhatIsHeldTakesNoMemory(t *testing.T) {
 	})
 }
 
+// A tardySocket takes everything, but some time too. It says when it has got what.
+type tardySocket struct {
+	takes time.Duration
+	began time.Time
+	got   bytes.Buffer
+	at    []time.Duration
+}
+
+func (s *tardySocket) TryWrite(p []byte) (int, error) {
+	s.got.Write(p)
+	s.at = append(s.at, time.Since(s.began))
+	time.Sleep(s.takes)
+	return len(p), nil
+}
+
+func (s *tardySocket) WriteSome(p []byte, _ time.Duration) (int, error) { return s.TryWrite(p) }
+
+// A worker that is overtaken rests from that topic, for as long as it was busy; not from another one, nor when the pool closes.
+func TestAnOvertakenWorkerRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		other := *w
+		other.log, other.topic, other.sent = stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic(stream.Retention{}), 0
+		began := time.Now()
+		var conns []*fanout.Conn
+		var subs []*fanout.Sub
+		add := func(w *world, takes time.Duration) *tardySocket {
+			s := &tardySocket{takes: takes, began: began}
+			c := w.pool.Add(fanout.Options{Socket: s, Direct: true, Handler: handler{}, Abort: func() {}})
+			conns, subs = append(conns, c), append(subs, w.subscribe(c, ""))
+			return s
+		}
+		first := add(w, 400*time.Microsecond)
+		for range 9 {
+			add(w, 400*time.Microsecond)
+		}
+		quick := add(&other, 0)
+		synctest.Wait()
+		w.publish("m") // it is busy until 4.4 ms, since one gets the second message by itself
+		time.Sleep(time.Millisecond)
+		w.publish("m")
+		time.Sleep(4 * time.Millisecond) // it rests until 8.8 ms
+		w.publish("m")
+		other.publish("o")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := first.got.String(); got != "<1 m><2 m><3 m>" || first.at[1] != 8800*time.Microsecond {
+			t.Errorf("the first of ten got %q at %v", got, first.at)
+		}
+		if got := quick.got.String(); got != "<1 o>" || quick.at[0] != 5*time.Millisecond {
+			t.Errorf("the one of the other topic got %q at %v", got, quick.at)
+		}
+		w.publish("m")
+		time.Sleep(time.Millisecond)
+		w.publish("m")
+		time.Sleep(4 * time.Millisecond) // it rests again
+		for i, c := range conns {
+			finish(c, subs[i])
+		}
+		w.pool.Close()
+		if d := time.Since(began); d > 1020*time.Millisecond {
+			t.Errorf("it ends after %v", d)
+		}
+	})
+}
+
 // countingSocket takes everything, and says so. It goes through as much memory as the kernel does, so that what a connection is made
 // of is no longer in the cache when its next message comes.
 type countingSocket struct {

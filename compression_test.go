@@ -309,3 +309,33 @@ func TestCompressionLevels(t *testing.T) {
 		}()
 	}
 }
+
+// What one client has negotiated is nothing to those that were there before it: what they subscribe to later comes as it is.
+func TestCompressionIsNegotiatedByEachClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := tailcast.New(tailcast.WithCompression(1), tailcast.WithAuthorize(tailcast.AllowAllTopics))
+		s := serveSite(t, hub, hub)
+		plain := s.envelopes("?topic=a")
+		packed := s.deflatingEnvelopes("?topic=a")
+		late := s.envelopes("?topic=a")
+		long := strings.Repeat("on and on, ", 100)
+		synctest.Wait()
+		for c := range hub.Conns() {
+			if err := c.Subscribe(t.Context(), "b", tailcast.Position{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		for i, topic := range []string{"a", "b"} {
+			if err := hub.Publish(t.Context(), tailcast.Message{Topic: topic, Data: []byte(long)}); err != nil {
+				t.Fatal(err)
+			}
+			plain.expect(topic + ": " + long)
+			packed.expect(topic + ": " + long)
+			late.expect(topic + ": " + long)
+			if n := hub.Stats().Compressed; n != int64(i+1) {
+				t.Errorf("%d messages were compressed %d times", i+1, n)
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package tailcast_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -87,6 +88,55 @@ func TestFlushIntervalHoldsNothingElse(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFlushIntervalWaitsForNoLoss: what is kept no longer than the interval, or is less than what a topic gathers, is sent before it is
+// forgotten.
+func TestFlushIntervalWaitsForNoLoss(t *testing.T) {
+	for name, kept := range map[string]tailcast.Retention{
+		"messages":        {Messages: 10},
+		"one message":     {Messages: 1},
+		"bytes":           {Bytes: 100},
+		"age":             {Age: 2 * time.Second},
+		"bytes or so old": {Bytes: 100, Age: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, tailcast.WithFlushInterval(time.Minute), tailcast.WithPing(0, time.Second), tailcast.WithRetention(kept))
+				ws := s.ws("")
+				synctest.Wait()
+				var want []string
+				for i := range 100 {
+					want = append(want, fmt.Sprint("message ", i))
+					s.publish(want[i])
+					synctest.Wait()
+					time.Sleep(100 * time.Millisecond)
+				}
+				frames(t, ws, want...)
+			})
+		})
+	}
+}
+
+// TestWaitLagWaitsForNoInterval: nor does what others publish meanwhile.
+func TestWaitLagWaitsForNoInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, tailcast.WithFlushInterval(time.Minute), tailcast.WithPing(0, time.Second))
+		s.ws("")
+		synctest.Wait()
+		began := time.Now()
+		s.publish("one")
+		go func() {
+			time.Sleep(100 * time.Microsecond)
+			s.publish("two")
+		}()
+		if err := s.hub.WaitLag(t.Context(), "", 0); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("it took %v", d)
+		}
+	})
 }
 
 // TestFlushIntervalDoesNotHoldLoops: Subscribe's loops are not connections, and nothing is saved by waiting.

@@ -235,8 +235,9 @@ func (h *Hub) append(claims []claim, from uint32, msgs []Message) {
 func (h *Hub) topicLocked(name string) *topic {
 	t := h.topics[name]
 	if t == nil {
-		t = &topic{name: name, cfg: h.cfg.topic(name), fan: h.pool.NewTopic()}
-		t.log = stream.NewLog(stream.Retention(t.cfg.Retention), h.budget)
+		t = &topic{name: name, cfg: h.cfg.topic(name)}
+		keep := stream.Retention(t.cfg.Retention)
+		t.log, t.fan = stream.NewLog(keep, h.budget), h.pool.NewTopic(keep)
 		h.topics[name] = t
 		h.most = max(h.most, len(h.topics))
 		if h.timer == nil && h.state != hubClosed {

@@ -102,8 +102,8 @@ func (h *Hub) WaitLag(ctx context.Context, topic string, bytes int64) error {
 		if t == nil || !t.lags(uint64(bytes)) {
 			return nil
 		}
-		if step == shortStep && h.cfg.flush > 0 {
-			t.fan.Wake() // what is waited for is not to wait for more
+		if h.cfg.flush > 0 {
+			t.fan.Wake() // what is waited for is not to wait for more, nor what has come since
 		}
 		sleep(ctx, step)
 	}

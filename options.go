@@ -140,8 +140,11 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithFlushInterval lets new messages wait up to d for others, so that many go to a viewer with one write: it costs little more
-// CPU to send four lines than one. What has gathered 16 KiB in a topic goes at once, and so does what is sent to one connection
-// alone (Send, Push, heartbeats, gaps), with whatever waits for it, and the rest at Shutdown. Subscribe's loops do not wait.
+// CPU to send four lines than one. What has gathered 16 KiB in a topic, or half of what its Retention keeps, goes at once, and so
+// does what is sent to one connection alone (Send, Push, heartbeats, gaps), with whatever waits for it, and the rest at Shutdown.
+// Where Retention.Age is not twice as long, nothing waits. Subscribe's loops do not wait either.
+//
+// A connection that is closed with Conn.Close, or leaves the topic, does not get what still waits.
 //
 // Default 0: each message goes out as soon as a worker comes to it. Set it, to 10 or 20 ms, where thousands of viewers
 // follow some hundred messages a second and need not have each at once. The longest is a minute.

@@ -98,6 +98,6 @@ func (h *Hub) tell(t *topic, kind byte, user string) {
 	a := t.log.Begin()
 	a.Add(stream.Position{Epoch: epoch, Offset: a.NextSeq()}, now.UnixNano(), stream.Event, append([]byte{kind}, user...))
 	a.End(now)
-	t.fan.Grow(len(user))
+	t.fan.Grow(1, len(user))
 	t.settle()
 }

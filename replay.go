@@ -129,7 +129,7 @@ func newReplay(h *Hub, t *topic, r Replayer, from Position) *replay {
 	p := &replay{topic: t, hub: h, source: r, life: t.lives, start: from, expect: make(map[Position][]follower)}
 	p.log = stream.NewLog(stream.Retention{Bytes: replayBytes}, h.budget)
 	p.log.Spare(4)
-	p.fan = h.pool.NewTopic()
+	p.fan = h.pool.NewTopic(stream.Retention{})
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }

@@ -538,7 +538,9 @@ func (h *Hub) openWebSocket(w http.ResponseWriter, r *http.Request, req *request
 		return nil // the client has been told
 	}
 	if ws.Compressed() {
-		c.format.deflater = h.deflater
+		f := *c.format // which others have too
+		f.deflater = h.deflater
+		c.format = &f
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)

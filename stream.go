@@ -344,11 +344,14 @@ func (s *responseSocket) expire() {
 	}
 }
 
-// cutShort makes a write that waits return; mu is held.
+// cutShort makes a write that waits return; mu is held. Where the ResponseWriter panics, the write goes on as where it has no deadline:
+// here it would take a timer's goroutine with it, or a worker.
 func (s *responseSocket) cutShort() {
-	if !s.over {
-		_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
+	if s.over {
+		return
 	}
+	defer func() { _ = recover() }()
+	_ = s.rc.SetWriteDeadline(time.Unix(1, 0))
 }
 
 // lost names a failed write. net/http has many words for a client that has gone, some of its own that match nothing: which

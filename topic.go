@@ -150,7 +150,7 @@ func (t *topic) append(msgs []Message, from uint32, now time.Time) {
 		bytes += len(msgs[i].Data)
 	}
 	a.End(now)
-	t.fan.Grow(bytes)
+	t.fan.Grow(len(msgs), bytes)
 	t.settle()
 }
 

@@ -393,3 +393,33 @@ func TestAClientThatKeepsItsSocketIsNotWaitedForLong(t *testing.T) {
 		}
 	})
 }
+
+// fragile has a SetWriteDeadline that panics over each but none.
+type fragile struct{ seeThrough }
+
+func (w fragile) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		panic("a deadline")
+	}
+	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(t)
+}
+
+// What a ResponseWriter does to a timer, or to a worker, must not take the process down.
+func TestAWriteDeadlineThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		hub := tailcast.New(w.option())
+		s := serveSite(t, hub, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return fragile{seeThrough{w}} }))
+		stalled, aborted := s.sse(""), s.sse("")
+		stalled.nc.(*testnet.Conn).Peer().Stall()
+		flood(s)
+		if cause := <-w.ended; !errors.Is(cause, tailcast.ErrWriteTimeout) {
+			t.Errorf("the cause is %v", cause)
+		}
+		stalled.nc.Close()
+		go io.Copy(io.Discard, aborted)
+		for c := range hub.Conns() {
+			c.Close(nil)
+		}
+	})
+}

@@ -158,10 +158,7 @@ func (c *Conn) Done() <-chan struct{} {
 	if c.done == nil { // not before somebody waits: most connections live long and end once
 		c.done = make(chan struct{})
 		if c.ended {
-			c.ended = true
-			if c.done != nil {
-				close(c.done)
-			}
+			close(c.done)
 		}
 	}
 	return c.done
@@ -406,12 +403,24 @@ func (c *Conn) drain() {
 	for {
 		switch c.run(true) {
 		case idle:
+			if s, ok := c.Socket.(*blockingSocket); ok {
+				c.unbind(s, c.pool.cfg.WriteTimeout)
+			}
 			if c.release() {
 				return
 			}
 		case over:
 			return
 		}
+	}
+}
+
+// unbind takes back the deadline of a write that is over. The caller has the turn.
+func (c *Conn) unbind(s *blockingSocket, left time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != aborted { // else there may be that of Close, for its alert
+		s.unbind(left)
 	}
 }
 

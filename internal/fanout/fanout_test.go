@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,7 +63,7 @@ func newWorld(t testing.TB, keep stream.Retention, cfg fanout.Config) *world {
 	}
 	w.pool = fanout.NewPool(cfg)
 	w.log = stream.NewLog(keep, w.budget)
-	w.topic = w.pool.NewTopic()
+	w.topic = w.pool.NewTopic(keep)
 	return w
 }
 
@@ -335,7 +336,7 @@ func TestAnotherLogComesBeforeTheTopicsOwnTakesOver(t *testing.T) {
 		w.publish("live")
 		c, client, _ := w.connect(fanout.Options{Handler: backHandler{}})
 		s := c.Subscribe("t", w.topic, w.log.Encoding("test", encode), nil)
-		past, topic := stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic()
+		past, topic := stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic(stream.Retention{})
 		s.Follow(topic, past.Encoding("test", func(dst []byte, r *stream.Record) []byte {
 			return fmt.Appendf(dst, "[%s]", r.Data)
 		}), past.Oldest(), math.MaxUint64)
@@ -564,6 +565,100 @@ func TestWakingAFilterTakesNoMemory(t *testing.T) {
 			finish(c, subs[i])
 		}
 		w.pool.Close()
+	})
+}
+
+// What is woken before its flush interval is over leaves nothing behind until then.
+func TestWakingWhatIsHeldTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1, FlushInterval: time.Minute})
+		c, _, _ := w.connect(fanout.Options{})
+		s := w.subscribe(c, "t")
+		synctest.Wait()
+		heap := func() int64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return int64(m.HeapAlloc)
+		}
+		const rounds = 100_000
+		before := heap()
+		for range rounds {
+			w.topic.Grow(1, 1)
+			w.topic.Wake()
+			synctest.Wait()
+		}
+		if grown := heap() - before; grown > 2*rounds {
+			t.Errorf("%d rounds have left %d bytes", rounds, grown)
+		}
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+// A tardySocket takes everything, but some time too. It says when it has got what.
+type tardySocket struct {
+	takes time.Duration
+	began time.Time
+	got   bytes.Buffer
+	at    []time.Duration
+}
+
+func (s *tardySocket) TryWrite(p []byte) (int, error) {
+	s.got.Write(p)
+	s.at = append(s.at, time.Since(s.began))
+	time.Sleep(s.takes)
+	return len(p), nil
+}
+
+func (s *tardySocket) WriteSome(p []byte, _ time.Duration) (int, error) { return s.TryWrite(p) }
+
+// A worker that is overtaken rests from that topic, for as long as it was busy; not from another one, nor when the pool closes.
+func TestAnOvertakenWorkerRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		other := *w
+		other.log, other.topic, other.sent = stream.NewLog(stream.Retention{}, w.budget), w.pool.NewTopic(stream.Retention{}), 0
+		began := time.Now()
+		var conns []*fanout.Conn
+		var subs []*fanout.Sub
+		add := func(w *world, takes time.Duration) *tardySocket {
+			s := &tardySocket{takes: takes, began: began}
+			c := w.pool.Add(fanout.Options{Socket: s, Direct: true, Handler: handler{}, Abort: func() {}})
+			conns, subs = append(conns, c), append(subs, w.subscribe(c, ""))
+			return s
+		}
+		first := add(w, 400*time.Microsecond)
+		for range 9 {
+			add(w, 400*time.Microsecond)
+		}
+		quick := add(&other, 0)
+		synctest.Wait()
+		w.publish("m") // it is busy until 4.4 ms, since one gets the second message by itself
+		time.Sleep(time.Millisecond)
+		w.publish("m")
+		time.Sleep(4 * time.Millisecond) // it rests until 8.8 ms
+		w.publish("m")
+		other.publish("o")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := first.got.String(); got != "<1 m><2 m><3 m>" || first.at[1] != 8800*time.Microsecond {
+			t.Errorf("the first of ten got %q at %v", got, first.at)
+		}
+		if got := quick.got.String(); got != "<1 o>" || quick.at[0] != 5*time.Millisecond {
+			t.Errorf("the one of the other topic got %q at %v", got, quick.at)
+		}
+		w.publish("m")
+		time.Sleep(time.Millisecond)
+		w.publish("m")
+		time.Sleep(4 * time.Millisecond) // it rests again
+		for i, c := range conns {
+			finish(c, subs[i])
+		}
+		w.pool.Close()
+		if d := time.Since(began); d > 1020*time.Millisecond {
+			t.Errorf("it ends after %v", d)
+		}
 	})
 }
 

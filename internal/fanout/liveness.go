@@ -4,6 +4,12 @@ import "time"
 
 // look is called by the worker at each tick.
 func (c *Conn) look(now time.Time) {
+	if s, ok := c.Socket.(*blockingSocket); ok && c.state.CompareAndSwap(free, taken) {
+		c.unbind(s, leastBound)
+		if !c.release() {
+			c.w.push(c)
+		}
+	}
 	switch {
 	case c.LastRead == nil:
 		c.lookQuiet(now.UnixNano())

@@ -267,6 +267,10 @@ func (w *worker) signal() {
 func (w *worker) hold(s *shard) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if s.held { // it was woken meanwhile, and waits for no longer than if it had not
+		return
+	}
+	s.held = true
 	if w.held = append(w.held, s); len(w.held) > 1 {
 		return
 	}
@@ -281,8 +285,8 @@ func (w *worker) hold(s *shard) {
 func (w *worker) release() {
 	w.mu.Lock()
 	for _, s := range w.held {
+		s.held = false
 		if s.state.CompareAndSwap(gathering, dirty) {
-			s.topic.gathered.Store(0)
 			w.topics = append(w.topics, s)
 		}
 	}
@@ -297,15 +301,16 @@ type Topic struct {
 	pool     *Pool
 	shards   []shard
 	watchers watchers
-	gathered atomic.Int64 // bytes that Grow has told of since the last wake
+	keep     stream.Retention // of its log
+	gathered atomic.Int64     // what Grow has told of since the last wake: see weight
 }
 
 type shard struct {
 	w     *worker
-	topic *Topic
 	state atomic.Uint32
 	count atomic.Int32
 	pass  uint64 // of its worker, which alone touches it: when it was served last
+	held  bool   // it is in w.held; guarded by w.mu
 
 	mu      sync.Mutex
 	members []*member
@@ -314,15 +319,15 @@ type shard struct {
 // The states of a shard.
 const (
 	clean     = iota
-	gathering // it is in w.held
+	gathering // it is in w.held, or about to be
 	dirty     // it is in w.topics
 )
 
-// NewTopic returns an empty topic.
-func (p *Pool) NewTopic() *Topic {
-	t := &Topic{pool: p, shards: make([]shard, len(p.workers))}
+// NewTopic returns an empty topic, whose log keeps so much.
+func (p *Pool) NewTopic(keep stream.Retention) *Topic {
+	t := &Topic{pool: p, keep: keep, shards: make([]shard, len(p.workers))}
 	for i := range t.shards {
-		t.shards[i].w, t.shards[i].topic = p.workers[i], t
+		t.shards[i].w = p.workers[i]
 	}
 	return t
 }
@@ -352,15 +357,16 @@ func (t *Topic) wake() {
 // gatherBytes is how much a topic gathers that waits for more.
 const gatherBytes = 16 << 10
 
-// Grow is Wake for a log that has grown by some payload bytes. With a flush interval, the subscriptions are woken when it has
-// passed since the first of them, or when so much has gathered that one more message would save nothing.
-func (t *Topic) Grow(bytes int) {
+// Grow is Wake for a log that has grown by some messages of so many payload bytes. With a flush interval, the subscriptions are
+// woken when it has passed since the first of them, or when so much has gathered that one more message would save nothing, or that
+// is half of what the log keeps.
+func (t *Topic) Grow(messages, bytes int) {
 	if t.pool.cfg.FlushInterval <= 0 {
 		t.Wake()
 		return
 	}
 	t.watchers.wake()
-	if t.gathered.Add(int64(bytes)) >= gatherBytes {
+	if t.gathered.Add(t.weight(messages, bytes)) >= gatherBytes {
 		t.wake()
 		return
 	}
@@ -369,6 +375,21 @@ func (t *Topic) Grow(bytes int) {
 			s.w.hold(s)
 		}
 	}
+}
+
+// weight is how much of gatherBytes messages make up.
+func (t *Topic) weight(messages, bytes int) int64 {
+	if t.keep.Age > 0 && t.keep.Age/2 < t.pool.cfg.FlushInterval {
+		return gatherBytes
+	}
+	n := int64(bytes)
+	if most := int64(t.keep.Messages); most > 0 {
+		n = max(n, 2*gatherBytes*int64(messages)/most)
+	}
+	if most := t.keep.Bytes; most > 0 && most < 2*gatherBytes {
+		n = max(n, 2*gatherBytes*int64(bytes)/most)
+	}
+	return n
 }
 
 // WakeFiltered wakes the subscriptions that read through a filter, when it has come to know more.

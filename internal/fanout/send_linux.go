@@ -21,8 +21,9 @@ func send(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// Room asks the kernel how much memory the queue may still take. What boundQueue asks for counts too: so it is never more than
-// half of that, and nothing while the queue has as much.
+// Room asks the kernel how much memory the queue of a TCP connection may still take. With much in it there is no telling: what
+// boundQueue asks for may count sooner. And while somebody waits to write there is none, until the kernel wakes him, which it does
+// when a third is free: it may be the reader of TLS, who has an answer for the peer, and the lock that a Write needs.
 func (s *rawSocket) Room() int {
 	a := attempts.Get().(*attempt)
 	a.n = 0
@@ -34,13 +35,13 @@ func (s *rawSocket) Room() int {
 
 // room sets a.n to what Room returns.
 func (a *attempt) room(fd uintptr) {
-	const half = unsentLimit / 2
+	const short = unsentLimit / 2
 	var mem [unix.SK_MEMINFO_DROPS + 1]uint32
 	size := uint32(unsafe.Sizeof(mem))
 	_, _, err := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
 	queued, most := int(mem[unix.SK_MEMINFO_WMEM_QUEUED]), int(mem[unix.SK_MEMINFO_SNDBUF])
-	if err == 0 && size == uint32(unsafe.Sizeof(mem)) && queued <= half {
-		a.n = min(most-queued, half)
+	if err == 0 && size == uint32(unsafe.Sizeof(mem)) && queued <= short && queued/2 <= most-queued {
+		a.n = min(most-queued, unsentLimit)
 	}
 }

@@ -48,9 +48,9 @@ func NewSocket(nc net.Conn) (s Socket, direct bool) {
 // A blockingSocket writes through net.Conn. TLS learns of progress only after a whole record, so it gets no more at a time.
 type blockingSocket struct {
 	nc    net.Conn
-	below Socket    // of the descriptor under TLS; nil if there is none
-	until time.Time // the deadline that TryWrite has set
-	room  int       // what is left of what the kernel had room for when it was asked
+	below Socket      // of the descriptor under TLS; nil if there is none
+	room  roomySocket // the same, where TryWrite is of use; else nil
+	until time.Time   // the deadline that there is; zero = none
 }
 
 const tlsRecord = 16 << 10
@@ -58,9 +58,12 @@ const tlsRecord = 16 << 10
 func newBlockingSocket(nc net.Conn) (s *blockingSocket, direct bool) {
 	s = &blockingSocket{nc: nc}
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		if below, ok := NewSocket(t.NetConn()); ok {
+		nc := t.NetConn()
+		if below, ok := NewSocket(nc); ok {
 			s.below = below
-			_, direct = below.(roomySocket)
+			if _, unix := nc.(*net.UnixConn); !unix { // whose queue the kernel counts in another way
+				s.room, direct = below.(roomySocket)
+			}
 		}
 	}
 	return s, direct
@@ -74,22 +77,17 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 		each   = 3 << 10 // what the kernel needs for the smallest one
 		keep   = 4 << 10 // for what the reading side may have to say: an alert, or new keys
 	)
-	below, ok := s.below.(roomySocket)
-	if !ok {
+	if s.room == nil {
 		return 0, nil
 	}
-	for n < len(p) {
+	for room := s.room.Room() - keep; n < len(p); {
 		piece := p[n:min(n+tlsRecord, len(p))]
-		need := each + spread*len(piece)
-		if s.room < need {
-			if s.room = below.Room() - keep; s.room < need {
-				return n, nil
-			}
+		if room -= each + spread*len(piece); room < 0 {
+			return n, nil
 		}
 		if err := s.bound(); err != nil {
 			return n, err
 		}
-		s.room -= need
 		m, err := s.nc.Write(piece)
 		if n += m; err != nil {
 			return n, err
@@ -98,20 +96,31 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// A Write that should not wait, and does, has to end between these times.
+const leastBound, mostBound = 5 * time.Second, 10 * time.Second
+
 // bound sees to it that a Write returns one day that should not wait and does, as when the whole system is short of memory.
 func (s *blockingSocket) bound() error {
-	const least = 5 * time.Second
 	now := time.Now()
-	if s.until.Sub(now) > least {
+	if left := s.until.Sub(now); left > leastBound && left <= mostBound {
 		return nil
 	}
-	s.until = now.Add(2 * least)
+	s.until = now.Add(mostBound)
 	return s.nc.SetWriteDeadline(s.until)
 }
 
+// unbind takes back a deadline that has no more left than that, so that it does not fail what TLS has to say by itself: it answers
+// a peer who wants new keys, from the goroutine that reads, and if that fails the connection is lost.
+func (s *blockingSocket) unbind(left time.Duration) {
+	if !s.until.IsZero() && time.Until(s.until) <= left {
+		s.until = time.Time{}
+		_ = s.nc.SetWriteDeadline(s.until) // else the next Write fails
+	}
+}
+
 func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
-	s.until, s.room = time.Time{}, 0
-	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	s.until = time.Now().Add(timeout)
+	if err := s.nc.SetWriteDeadline(s.until); err != nil {
 		return 0, err
 	}
 	n, err := s.nc.Write(p[:min(len(p), tlsRecord)])

@@ -153,6 +153,33 @@ func TestAMessageIsCompressedOnceForAll(t *testing.T) {
 	})
 }
 
+// What one client has negotiated is not for the others of its format: not for what they subscribe to later, and in no other hub.
+func TestWhoDidNotNegotiateGetsPlainMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long := strings.Repeat("on and on, ", 100)
+		conns, onConnect := connected()
+		other, s := newSite(t, onConnect), newSite(t, onConnect, tailcast.WithCompression(6))
+		var plain []*testnet.WS
+		var mine []*tailcast.Conn
+		for _, site := range []*site{other, s} {
+			plain, mine = append(plain, site.ws("")), append(mine, <-conns)
+		}
+		packed := s.deflating("")
+		<-conns
+		for i, site := range []*site{other, s} {
+			if err := mine[i].Subscribe(t.Context(), "later", tailcast.Position{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := site.hub.Publish(t.Context(), tailcast.Message{Topic: "later", Data: []byte(long)}); err != nil {
+				t.Fatal(err)
+			}
+			frames(t, plain[i], long)
+		}
+		s.publish(long)
+		inflated(t, packed, long)
+	})
+}
+
 // What cannot be made smaller is sent as it is, and binary messages stay binary.
 func TestCompressionOfBinaryMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -538,7 +538,9 @@ func (h *Hub) openWebSocket(w http.ResponseWriter, r *http.Request, req *request
 		return nil // the client has been told
 	}
 	if ws.Compressed() {
-		c.format.deflater = h.deflater
+		packed := *c.format // all connections of the format share it, in all hubs
+		packed.deflater = h.deflater
+		c.format = &packed
 	}
 	nc := ws.NetConn()
 	sock, direct := fanout.NewSocket(nc)

@@ -269,7 +269,7 @@ func (c *Conn) BeforeClose(f func(*Conn, error)) {
 	c.beforeClose = append(c.beforeClose, f)
 	c.mu.Unlock()
 	if ending {
-		c.hub.background(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
+		c.hub.host(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
 	}
 }
 

@@ -46,11 +46,12 @@ func NewSocket(nc net.Conn) (s Socket, direct bool) {
 }
 
 // A blockingSocket writes through net.Conn. TLS learns of progress only after a whole record, so it gets no more at a time.
+//
+// No deadline stays behind: who reads from TLS answers a peer that wants new keys, and fails all later writes where that fails.
 type blockingSocket struct {
 	nc    net.Conn
-	below Socket    // of the descriptor under TLS; nil if there is none
-	until time.Time // the deadline that TryWrite has set
-	room  int       // what is left of what the kernel had room for when it was asked
+	below Socket // of the descriptor under TLS; nil if there is none
+	room  int    // what is left of what the kernel had room for when it was asked
 }
 
 const tlsRecord = 16 << 10
@@ -73,6 +74,7 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 		spread = 3       // TLS makes records of little more than 1 KiB at first, and the kernel needs as much again for each
 		each   = 3 << 10 // what the kernel needs for the smallest one
 		keep   = 4 << 10 // for what the reading side may have to say: an alert, or new keys
+		most   = 10 * time.Second
 	)
 	below, ok := s.below.(roomySocket)
 	if !ok {
@@ -86,11 +88,8 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 				return n, nil
 			}
 		}
-		if err := s.bound(); err != nil {
-			return n, err
-		}
 		s.room -= need
-		m, err := s.nc.Write(piece)
+		m, err := s.write(piece, most) // it should not wait; but it may, as when the whole system is short of memory
 		if n += m; err != nil {
 			return n, err
 		}
@@ -98,27 +97,24 @@ func (s *blockingSocket) TryWrite(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// bound sees to it that a Write returns one day that should not wait and does, as when the whole system is short of memory.
-func (s *blockingSocket) bound() error {
-	const least = 5 * time.Second
-	now := time.Now()
-	if s.until.Sub(now) > least {
-		return nil
-	}
-	s.until = now.Add(2 * least)
-	return s.nc.SetWriteDeadline(s.until)
-}
-
 func (s *blockingSocket) WriteSome(p []byte, timeout time.Duration) (int, error) {
-	s.until, s.room = time.Time{}, 0
-	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-		return 0, err
-	}
-	n, err := s.nc.Write(p[:min(len(p), tlsRecord)])
+	s.room = 0
+	n, err := s.write(p[:min(len(p), tlsRecord)], timeout)
 	if n > 0 {
 		return n, nil
 	}
 	return n, err
+}
+
+// write is a Write that returns within timeout.
+func (s *blockingSocket) write(p []byte, timeout time.Duration) (n int, err error) {
+	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return 0, err
+	}
+	if n, err = s.nc.Write(p); err != nil {
+		return n, err
+	}
+	return n, s.nc.SetWriteDeadline(time.Time{})
 }
 
 // Unacked asks the connection under TLS.

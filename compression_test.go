@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/internal/testnet"
@@ -320,6 +321,33 @@ func TestInboundCompression(t *testing.T) {
 		bad := s.deflating("")
 		bad.Conn.Write(pack([]byte("a\xff")))
 		closed(t, bad, 1007)
+	})
+}
+
+// Who has been told to go, for sending too much, say, may send on for some seconds until it has answered. That is not unpacked any
+// more: a few bytes would cost the server 64 KiB of work each time, at no rate.
+func TestNothingIsUnpackedAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		s := newSite(t, w.option(), tailcast.WithCompression(1), tailcast.WithLimits(tailcast.Limits{MessageBurst: 5}))
+		ws := s.deflating("")
+		nothing := testnet.AppendFrame(nil, testnet.Fin|testnet.RSV1|testnet.OpText, true, []byte{0})
+		ws.Conn.Write(bytes.Repeat(nothing, 6))
+		if cause := <-w.ended; code(cause) != 1008 {
+			t.Errorf("the cause is %v", cause)
+		}
+		ws.Conn.Write(nothing)
+		ws.Conn.Write(testnet.AppendFrame(nil, testnet.Fin|testnet.RSV1|testnet.OpText, true, []byte("\xff\xff\xff")))
+		time.Sleep(3 * time.Second) // what cannot be unpacked would have ended it by now
+		if n := s.hub.Stats().Connections["websocket"]; n != 1 {
+			t.Error("it was unpacked")
+		}
+		closed(t, ws, 1008)
+		ws.Close()
+		synctest.Wait()
+		if n := len(s.hub.Stats().Connections); n != 0 {
+			t.Error("it has answered, and is still there")
+		}
 	})
 }
 

@@ -621,7 +621,8 @@ func (c *Conn) readAll() {
 			return
 		}
 		if c.ctx.Err() != nil {
-			continue // what comes after our Close is not for us (RFC 6455, 5.5.1)
+			c.ws.Discard() // what comes after our Close is not for us (RFC 6455, 5.5.1)
+			continue
 		}
 		c.received(Inbound{Data: data, Binary: binary})
 	}

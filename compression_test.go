@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/internal/testnet"
@@ -150,6 +151,33 @@ func TestAMessageIsCompressedOnceForAll(t *testing.T) {
 		if most := uint64(30*total + 60*total/5); n.SentBytes > most {
 			t.Errorf("%d bytes were sent, want at most %d", n.SentBytes, most)
 		}
+	})
+}
+
+// What one client has negotiated is not for the others of its format: not for what they subscribe to later, and in no other hub.
+func TestWhoDidNotNegotiateGetsPlainMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long := strings.Repeat("on and on, ", 100)
+		conns, onConnect := connected()
+		other, s := newSite(t, onConnect), newSite(t, onConnect, tailcast.WithCompression(6))
+		var plain []*testnet.WS
+		var mine []*tailcast.Conn
+		for _, site := range []*site{other, s} {
+			plain, mine = append(plain, site.ws("")), append(mine, <-conns)
+		}
+		packed := s.deflating("")
+		<-conns
+		for i, site := range []*site{other, s} {
+			if err := mine[i].Subscribe(t.Context(), "later", tailcast.Position{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := site.hub.Publish(t.Context(), tailcast.Message{Topic: "later", Data: []byte(long)}); err != nil {
+				t.Fatal(err)
+			}
+			frames(t, plain[i], long)
+		}
+		s.publish(long)
+		inflated(t, packed, long)
 	})
 }
 
@@ -293,6 +321,33 @@ func TestInboundCompression(t *testing.T) {
 		bad := s.deflating("")
 		bad.Conn.Write(pack([]byte("a\xff")))
 		closed(t, bad, 1007)
+	})
+}
+
+// Who has been told to go, for sending too much, say, may send on for some seconds until it has answered. That is not unpacked any
+// more: a few bytes would cost the server 64 KiB of work each time, at no rate.
+func TestNothingIsUnpackedAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch()
+		s := newSite(t, w.option(), tailcast.WithCompression(1), tailcast.WithLimits(tailcast.Limits{MessageBurst: 5}))
+		ws := s.deflating("")
+		nothing := testnet.AppendFrame(nil, testnet.Fin|testnet.RSV1|testnet.OpText, true, []byte{0})
+		ws.Conn.Write(bytes.Repeat(nothing, 6))
+		if cause := <-w.ended; code(cause) != 1008 {
+			t.Errorf("the cause is %v", cause)
+		}
+		ws.Conn.Write(nothing)
+		ws.Conn.Write(testnet.AppendFrame(nil, testnet.Fin|testnet.RSV1|testnet.OpText, true, []byte("\xff\xff\xff")))
+		time.Sleep(3 * time.Second) // what cannot be unpacked would have ended it by now
+		if n := s.hub.Stats().Connections["websocket"]; n != 1 {
+			t.Error("it was unpacked")
+		}
+		closed(t, ws, 1008)
+		ws.Close()
+		synctest.Wait()
+		if n := len(s.hub.Stats().Connections); n != 0 {
+			t.Error("it has answered, and is still there")
+		}
 	})
 }
 

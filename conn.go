@@ -50,7 +50,7 @@ type Conn struct {
 		messages, bytes atomic.Int64
 	}
 
-	hooking atomic.Bool  // AfterRead is running: the peer is not to be blamed for silence
+	hooking atomic.Bool  // a hook is running that holds up the reader: the peer is not to be blamed for silence
 	hooked  atomic.Int64 // when it last returned
 
 	seat   *seat
@@ -269,7 +269,7 @@ func (c *Conn) BeforeClose(f func(*Conn, error)) {
 	c.beforeClose = append(c.beforeClose, f)
 	c.mu.Unlock()
 	if ending {
-		c.hub.background(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
+		c.hub.host(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
 	}
 }
 
@@ -404,12 +404,7 @@ func (c *Conn) handle(in Inbound) (endReason, error) {
 		return endLimit, c.tooFast()
 	}
 	c.hooking.Store(true)
-	defer func() {
-		now := time.Now()
-		c.meter.resume(now)
-		c.hooked.Store(now.UnixNano())
-		c.hooking.Store(false)
-	}()
+	defer c.hookOver()
 	if done, err := c.registers(in); done {
 		return unregisteredFor(err), err
 	}
@@ -422,6 +417,14 @@ func (c *Conn) handle(in Inbound) (endReason, error) {
 		return endTooSlow, c.command(in)
 	}
 	return 0, nil
+}
+
+// hookOver is called when a hook has returned that held up the reader.
+func (c *Conn) hookOver() {
+	now := time.Now()
+	c.meter.resume(now)
+	c.hooked.Store(now.UnixNano())
+	c.hooking.Store(false)
 }
 
 // tooFast is the end of a client that sends more than it may.

@@ -304,6 +304,41 @@ func TestASilentPeerIsGivenUp(t *testing.T) {
 	})
 }
 
+// While OnConnect runs nobody reads: its time does not count against the peer, and what comes meanwhile is no burst.
+func TestASlowOnConnectIsNotThePeersFault(t *testing.T) {
+	for _, detach := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWatch()
+			const said = 1000
+			heard := 0
+			opts := []tailcast.Option{
+				w.option(), tailcast.WithOnConnect(func(*tailcast.Conn) error { time.Sleep(time.Minute); return nil }),
+				tailcast.WithAfterRead(func(*tailcast.Conn, tailcast.Inbound) error { heard++; return nil }),
+			}
+			if detach {
+				opts = append(opts, tailcast.WithDetach())
+			}
+			s := newSite(t, opts...)
+			ws := s.ws("")
+			go func() {
+				for range said {
+					time.Sleep(50 * time.Millisecond)
+					ws.WriteText("hello")
+				}
+			}()
+			go ws.ReadMessage() // answers pings
+			time.Sleep(70 * time.Second)
+			synctest.Wait()
+			if n := w.count(); n != 0 {
+				t.Errorf("it was closed: %v", <-w.ended)
+			} else if heard != said {
+				t.Errorf("%d of %d messages were heard", heard, said)
+			}
+			ws.Close()
+		})
+	}
+}
+
 func TestAStalledPeerEndsWithErrWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatch()

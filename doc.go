@@ -90,8 +90,8 @@
 // command is not.
 //
 // Hooks are called with no lock held. They may call Send, Publish, Subscribe, Close and all else, but Shutdown only with a
-// context that ends, since it waits for them. The time that AfterRead
-// takes does not count against the peer, but the next message is read only when it has returned. What BeforeClose sends
+// context that ends, since it waits for them. The time that OnConnect and AfterRead
+// take does not count against the peer, but the next message is read only when they have returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
 // already; Authenticate, Authorize and compile: the request is answered 500; Filter: it closes all viewers in the topic that share it), is counted in Stats, and goes to the logger, or where
 // none is set to the server's ErrorLog.

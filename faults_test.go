@@ -940,3 +940,40 @@ func TestHooksOfEndedConnectionsWhileTheHubCloses(t *testing.T) {
 		srv.Close()
 	}
 }
+
+// A hook that is added to a connection that has ended holds Close up like any other: for some seconds.
+func TestCloseDoesNotWaitForALateHook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conns, onConnect := connected()
+		w := newWatch()
+		hub := tailcast.New(onConnect, w.option())
+		h := testnet.Listen()
+		srv := &http.Server{Handler: hub}
+		go srv.Serve(h)
+		defer srv.Close()
+		ws, err := testnet.DialWS(t.Context(), h, "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := <-conns
+		ws.Close()
+		<-w.ended
+		release := make(chan struct{})
+		c.BeforeClose(func(*tailcast.Conn, error) { <-release })
+		time.Sleep(time.Minute)
+		began := time.Now()
+		closing := make(chan error, 1)
+		go func() { closing <- hub.Close() }()
+		select {
+		case err := <-closing:
+			if took := time.Since(began); err == nil || took > 10*time.Second {
+				t.Errorf("Close: %v after %v", err, took)
+			}
+			close(release)
+		case <-time.After(time.Minute):
+			t.Error("Close waits for the hook")
+			close(release)
+			<-closing
+		}
+	})
+}

@@ -41,7 +41,7 @@ type Hub struct {
 	seats   seats
 	users   users
 	wg      sync.WaitGroup // what connections have running; added to with mu, until the hub is closed
-	guests  sync.WaitGroup // filters that look at messages, and Replayers that are being read: the application's; added to as wg
+	guests  sync.WaitGroup // filters that look at messages, Replayers that are being read, late hooks: the application's; added to as wg
 	appends sync.WaitGroup // of messages that were accepted; added to with mu, while the hub is open
 
 	mu       sync.Mutex // guards the rest
@@ -456,7 +456,7 @@ func (h *Hub) finishClosing() error {
 }
 
 // background runs what connections have to do beside their own goroutines. finishClosing waits for it, but not for what comes
-// after that, such as a hook that is added to a connection that has long ended.
+// after that.
 func (h *Hub) background(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -467,7 +467,8 @@ func (h *Hub) background(f func()) {
 	}
 }
 
-// host is background for what may wait for the application: for a filter that looks at messages, or for a Replayer.
+// host is background for what may wait for the application: for a filter that looks at messages, for a Replayer, or for a hook that
+// is added to a connection that has ended.
 func (h *Hub) host(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -27,7 +27,7 @@ type Limits struct {
 	// with 1009.
 	MessageBytes int64
 	// MessageRate is how many messages a second a client may send in the long run, pings included: 100 by default, −1 = no
-	// limit. A client that sends more is closed with 1008. While an AfterRead hook runs, what a client may send adds up.
+	// limit. A client that sends more is closed with 1008. While OnConnect or AfterRead runs, what a client may send adds up.
 	MessageRate float64
 	// MessageBurst is how many a client may send at once: 200 by default.
 	MessageBurst int

@@ -442,6 +442,8 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	defer c.fan.Release()
 	c.expire()
 	c.fan.Wake() // says hello
+	c.hooking.Store(true)
+	defer c.hookOver() // nobody reads meanwhile
 	for _, f := range h.cfg.onConnect {
 		if err := c.guard(func() error { return f(c) }); err != nil {
 			c.end(endHook, err)
@@ -453,10 +455,7 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	switch {
 	case req.registers && req.hasToken:
 		c.waiting = true
-		c.hooking.Store(true) // nobody reads meanwhile
 		err = c.register(registration{token: req.token})
-		c.hooked.Store(time.Now().UnixNano())
-		c.hooking.Store(false)
 	case req.registers:
 		c.await()
 	default:
@@ -621,7 +620,8 @@ func (c *Conn) readAll() {
 			return
 		}
 		if c.ctx.Err() != nil {
-			continue // what comes after our Close is not for us (RFC 6455, 5.5.1)
+			c.ws.Discard() // what comes after our Close is not for us (RFC 6455, 5.5.1)
+			continue
 		}
 		c.received(Inbound{Data: data, Binary: binary})
 	}

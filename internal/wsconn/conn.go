@@ -11,7 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Conn reads the messages of one WebSocket. Read must not be called concurrently with itself; all else may be called at any time.
+// A Conn reads the messages of one WebSocket. Read must not be called concurrently with itself or Discard; all else may be called at any
+// time.
 //
 // While nothing comes it holds no buffer.
 type Conn struct {
@@ -32,6 +33,7 @@ type Conn struct {
 	buffer  *buffer // that in is a part of; nil if it is in none
 	said    []byte  // of a control frame whose end has not come
 	closing bool    // a Close frame has gone to control
+	discard bool    // see Discard
 	err     error   // what ended the reading
 
 	mu       sync.Mutex // guards the read deadline and the rest
@@ -109,6 +111,10 @@ func (c *Conn) Read() (data []byte, binary bool, err error) {
 	c.reading.Unlock()
 	return nil, false, c.err
 }
+
+// Discard makes every later Read return an empty message for one that was sent whole, and unpack nothing: what a peer still sends that has
+// been told to close must not cost more than its bytes. It must not be called concurrently with Read.
+func (c *Conn) Discard() { c.discard = true }
 
 // drop lets go of all that was read.
 func (c *Conn) drop() {

@@ -138,6 +138,9 @@ func (c *Conn) takeData(p []byte) (data []byte, ok bool) {
 		return nil, false
 	}
 	m.open = false
+	if c.discard {
+		return nil, true
+	}
 	if m.deflated {
 		var err error
 		if data, err = m.unpack(data, c.limit); errors.Is(err, errTooLarge) {

@@ -20,6 +20,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -231,10 +232,10 @@ func writeCertificate(t *testing.T, dir string) *x509.CertPool {
 
 // A guest is a client behind a proxy. It reads until its end.
 type guest struct {
-	messages chan string   // at most 100 unread ones
-	done     chan struct{} // closed at its end
-	err      error         // what that was: nil if the hub has said goodbye, as far as the format can tell
-	id       string        // of the last event; after a receive from messages
+	messages chan string            // at most 100 unread ones
+	done     chan struct{}          // closed at its end
+	err      error                  // what that was: nil if the hub has said goodbye, as far as the format can tell
+	id       atomic.Pointer[string] // of the last event, if they have ids
 	close    func()
 }
 
@@ -343,7 +344,8 @@ func (f *front) stream(g *guest, format, query string, h http.Header) (read func
 			case name == "bye" && bytes.Contains(data, []byte(`"code":1001`)):
 				return nil
 			}
-			g.id = events.id
+			id := events.id
+			g.id.Store(&id)
 			g.messages <- string(data)
 		}
 	}, nil
@@ -498,7 +500,10 @@ func (s *proxied) resume(t *testing.T) {
 	g := s.visit(t, "?tail=1", nil)
 	s.expect(t, g, "seen")
 	head, _ := s.hub.Head("")
-	id := cmp.Or(g.id, head.String())
+	id := head.String()
+	if last := g.id.Load(); last != nil && *last != "" {
+		id = *last
+	}
 	g.close()
 	s.publish(t, "missed 1", "missed 2")
 	g = s.visit(t, "", http.Header{"Last-Event-Id": {id}})

@@ -59,12 +59,18 @@ func roleMain(args []string) (status int, ok bool) {
 }
 
 func (b *bench) main(sections, out string) error {
-	if err := b.play(sections); err != nil {
+	b.out = out
+	if err := b.play(sections); err != nil || out != "" {
 		return err
 	}
-	if out == "" {
-		_, err := fmt.Print(b.report())
-		return err
+	_, err := fmt.Print(b.report())
+	return err
+}
+
+// save writes the page, as far as it has come: the whole takes long.
+func (b *bench) save() error {
+	if b.out == "" {
+		return nil
 	}
-	return os.WriteFile(out, []byte(b.report()), 0o644)
+	return os.WriteFile(b.out, []byte(b.report()), 0o644)
 }

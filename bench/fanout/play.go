@@ -15,6 +15,7 @@ type bench struct {
 	rounds  int
 	only    string // servers, with commas; "" = all
 	profile string
+	out     string // file for the page; "" = none
 	args    []string
 	log     io.Writer
 	began   time.Time
@@ -46,6 +47,9 @@ func (b *bench) play(sections string) error {
 		w.legs = slices.DeleteFunc(w.legs, func(l leg) bool { return !chosen(b.only, l.Server) })
 		if len(w.legs) > 0 {
 			b.played = append(b.played, b.work(w))
+			if err := b.save(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

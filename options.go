@@ -231,7 +231,7 @@ func WithFilter(name string, compile func(value string) (func(*Message) bool, er
 }
 
 // WithCompression compresses messages for the WebSockets that can read it, as browsers do (permessage-deflate, RFC 7692), bare ones
-// and those of tailcast.v1, each message once for all viewers of a format. The level is one of compress/flate: 1 (BestSpeed) to 9
+// and those of tailcast.v1, each message once for all viewers of a format that have the same filter. The level is one of compress/flate: 1 (BestSpeed) to 9
 // (BestCompression), -1 (DefaultCompression, which is 6), or -2 (HuffmanOnly); it panics on any other, 0 (NoCompression) too. Off by
 // default.
 //
@@ -286,7 +286,7 @@ func WithHosts(hosts ...string) Option {
 
 // WithDetach lets ServeHTTP return when a WebSocket has been accepted and OnConnect has been called. The connection goes on in a
 // goroutine of the hub's, with nothing of the request left in memory but its context's values: an idle one then costs some 7 KB
-// instead of 18. Set it for many connections that are mostly quiet. Off by default; streams are not changed by it.
+// instead of 13. Set it for many connections that are mostly quiet. Off by default; streams are not changed by it.
 //
 // What it ends: net/http cancels the request's context, so a server or middleware that ends a WebSocket that way no longer can, and
 // Conn.Context, which keeps the values, ends with the connection alone. Middleware sees the request end at once: what it measures,

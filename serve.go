@@ -593,7 +593,7 @@ const (
 	lingerBytes = 1 << 20
 )
 
-// control is called for each control frame that the WebSocket library wants to write.
+// control is called for each control frame that is due to be sent: see wsconn.Options.
 func (c *Conn) control(op wsconn.Opcode, payload []byte) {
 	switch op {
 	case wsconn.OpPong:

@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Conn reads the messages of one WebSocket. Read must not be called concurrently with itself or Discard; all else may be called at any
-// time.
+// A Conn reads the messages of one WebSocket. Read must not be called concurrently with itself or Discard, and Release and Linger
+// not while what Read has returned is in use; all else may be called at any time.
 //
 // While nothing comes it holds no buffer.
 type Conn struct {

@@ -83,8 +83,8 @@
 //	Filter        a goroutine of its own   once for each message and value: see WithFilter; compile: once for each request that has
 //	                                       the parameter, on its goroutine, and its error refuses it with 400
 //
-// A token in the handshake is judged on the request's goroutine. That is for a WebSocket one that the handler's waits for, so that what hooks take of a stack is not held as long
-// as the connection lives.
+// A token in the handshake is judged on the request's goroutine. That is, for a WebSocket, one that the handler's waits for, so that
+// what hooks take of a stack is not held as long as the connection lives.
 //
 // AfterRead sees the commands of a client of tailcast.v1 too, each before it is carried out; if it returns an error the
 // command is not.

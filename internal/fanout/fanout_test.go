@@ -686,19 +686,31 @@ func (s *countingSocket) WriteSome(p []byte, _ time.Duration) (int, error) { ret
 func BenchmarkDelivery(b *testing.B) {
 	for _, size := range []int{0, 4 << 10} {
 		for _, conns := range []int{1, 100, 1000, 10_000} {
-			b.Run(fmt.Sprintf("kernel=%d/conns=%d", size, conns), func(b *testing.B) { benchmarkDelivery(b, conns, size) })
+			b.Run(fmt.Sprintf("kernel=%d/conns=%d", size, conns), func(b *testing.B) { benchmarkDelivery(b, conns, 1, size) })
 		}
+	}
+	for _, topics := range []int{10, 100} { // of which one grows
+		b.Run(fmt.Sprintf("kernel=0/conns=1000/topics=%d", topics), func(b *testing.B) { benchmarkDelivery(b, 1000, topics, 0) })
 	}
 }
 
-func benchmarkDelivery(b *testing.B, conns, size int) {
+func benchmarkDelivery(b *testing.B, conns, topics, size int) {
 	w := newWorld(b, stream.Retention{Messages: 100}, fanout.Config{Workers: 1})
+	var quiet []*world // topics beside it
+	for range topics - 1 {
+		q := &world{t: b, budget: w.budget, pool: w.pool, log: stream.NewLog(stream.Retention{Messages: 100}, w.budget)}
+		q.topic = w.pool.NewTopic(stream.Retention{Messages: 100})
+		quiet = append(quiet, q)
+	}
 	left, all := new(atomic.Int64), make(chan struct{}, 1)
 	for range conns {
 		s := &countingSocket{left, all, make([]byte, size)}
 		c := w.pool.Add(fanout.Options{Socket: s, Direct: true, Handler: handler{}, Abort: func() {}})
-		sub := w.subscribe(c, "")
-		defer finish(c, sub)
+		subs := []*fanout.Sub{w.subscribe(c, "")}
+		for _, q := range quiet {
+			subs = append(subs, q.subscribe(c, ""))
+		}
+		defer finish(c, subs...)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

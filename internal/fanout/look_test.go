@@ -69,7 +69,7 @@ func TestAConnectionIsTakenBackWhileItIsLookedAt(t *testing.T) {
 		t.Fatal("it has not ended")
 	}
 	w.pool.Close()
-	if n := client.Unread(); n != 0 {
+	if n := client.Peer().Unread(); n != 0 {
 		t.Errorf("%d bytes are sent", n)
 	}
 	if n := w.budget.Used(); n != 0 {

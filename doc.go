@@ -94,7 +94,8 @@
 // take does not count against the peer, but the next message is read only when they have returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
 // already; Authenticate, Authorize and compile: the request is answered 500; Filter: it closes all viewers in the topic that share it), is counted in Stats, and goes to the logger, or where
-// none is set to the server's ErrorLog.
+// none is set to the server's ErrorLog. So does runtime.Goexit, which testing's FailNow calls; before there is a connection it ends the
+// handler, and nothing is answered. A logger that panics is passed over.
 //
 // # Close codes
 //

@@ -74,7 +74,7 @@ type Conn struct {
 	out      []byte  // bytes of ours that go before anything else: a frame is never interrupted
 	off      int     // how much of out has been sent
 	turnOf   int     // which sub begins: they take turns
-	only     *Sub    // what the next turn has to look at
+	only     *Sub    // what the next turn has to look at; several, unless who claimed it knows better
 	finished bool
 
 	// Written by whoever has the turn, read by anyone.
@@ -126,7 +126,7 @@ const (
 func (p *Pool) Add(o Options) *Conn {
 	p.start()
 	i := int(p.next.Add(1) % uint32(len(p.workers)))
-	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o}
+	c := &Conn{pool: p, w: p.workers[i], shard: i, only: several, Options: o}
 	c.released.Store(!o.Hold)
 	if len(o.Hello) > 0 {
 		c.private, c.Hello = o.Hello, nil
@@ -145,10 +145,16 @@ func (p *Pool) Add(o Options) *Conn {
 
 // Cancel takes back an Add that nothing has been asked of yet.
 func (c *Conn) Cancel() {
+	c.mu.Lock()
+	c.ending = aborted // whoever has the turn sends nothing, and ends it
+	c.urgent.Store(true)
+	c.mu.Unlock()
 	if c.Resident || c.claim() {
 		c.mu.Lock()
 		c.end()
 		c.mu.Unlock()
+	} else {
+		<-c.Done() // a worker was just looking at it, and finds the note
 	}
 	c.Remove()
 }

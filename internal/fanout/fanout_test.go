@@ -178,7 +178,7 @@ func TestNothingFollowsTheLastBytes(t *testing.T) {
 		}
 		synctest.Wait()
 		expect(t, client, "(end)")
-		if n := client.Unread(); n != 0 {
+		if n := client.Peer().Unread(); n != 0 {
 			t.Errorf("%d bytes follow", n)
 		}
 		w.pool.Close()
@@ -390,6 +390,26 @@ func TestDrainedWaitsForEverything(t *testing.T) {
 		server.Resume()
 		<-drained
 		expect(t, client, "<1 a><2 b>")
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+// What a topic's log holds is sent before it is drained, though nobody has been told of it.
+func TestDrainedLooksForItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		c, client, _ := w.connect(fanout.Options{})
+		s := w.subscribe(c, "t")
+		synctest.Wait()
+		a := w.log.Begin()
+		a.Add(stream.Position{Epoch: 1, Offset: 1}, 1, 0, []byte("a"))
+		a.End(time.Now())
+		<-c.Drained()
+		if _, n := c.Sent(); n != uint64(len("<1 a>")) {
+			t.Errorf("%d bytes are sent", n)
+		}
+		expect(t, client, "<1 a>")
 		finish(c, s)
 		w.pool.Close()
 	})

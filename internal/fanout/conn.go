@@ -726,11 +726,11 @@ func (c *Conn) follow(budget int, wait bool, only *Sub) (n int, short bool, err 
 		if c.turnOf >= len(c.subs) {
 			c.turnOf = 0
 		}
-		n, short, has, err := c.advance(c.subs[c.turnOf], budget, wait)
-		if has {
+		s := c.subs[c.turnOf]
+		c.turnOf++
+		if n, short, has, err := c.advance(s, budget, wait); has {
 			return n, short, err
 		}
-		c.turnOf++
 	}
 	return 0, false, nil
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -139,6 +140,32 @@ func TestMessagesArriveOnceAndInOrderThroughShortWrites(t *testing.T) {
 		expect(t, client, want.String())
 		finish(c, s)
 		expect(t, client, "(end)")
+		w.pool.Close()
+	})
+}
+
+// A viewer that is far behind in one topic is not kept from another.
+func TestTopicsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		quiet := &world{t: t, budget: w.budget, pool: w.pool, log: stream.NewLog(stream.Retention{}, w.budget)}
+		quiet.topic = w.pool.NewTopic(stream.Retention{})
+		c, client, _ := w.connect(fanout.Options{})
+		loud, other := w.subscribe(c, "loud"), quiet.subscribe(c, "quiet")
+		line := strings.Repeat("x", 1000)
+		for range 2000 {
+			w.publish(line)
+		}
+		quiet.publish("here")
+		got := make([]byte, 400<<10) // of 2 MB: what the socket had already taken, and two turns
+		if _, err := io.ReadFull(client, got); err != nil || !bytes.Contains(got, []byte("here")) {
+			t.Errorf("%v; the quiet topic's message is not among the first %d bytes", err, len(got))
+		}
+		c.Abort(io.ErrClosedPipe)
+		<-c.Done()
+		loud.Remove()
+		other.Remove()
+		c.Remove()
 		w.pool.Close()
 	})
 }

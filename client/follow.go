@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -80,6 +81,7 @@ type follower struct {
 	base   *url.URL
 	client *http.Client
 	own    *http.Transport // to be left without connections; nil if it is somebody else's
+	extra  url.Values      // what is asked for beside cfg.query, and instead of it
 
 	places  places
 	objects []object // of the lines that are being looked at
@@ -96,7 +98,7 @@ func newFollower(at string, cfg *config) (*follower, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, finalError{permanentError{fmt.Errorf("%q is no URL of http or https", u.Redacted())}}
 	}
-	f := &follower{cfg: cfg, base: u}
+	f := &follower{cfg: cfg, base: u, extra: make(url.Values)}
 	f.client, f.own = newClient(cfg.client)
 	return f, nil
 }
@@ -166,6 +168,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// asked returns the values of a parameter that the options or the URL set.
+func (f *follower) asked(name string) (values []string, ok bool) {
+	if values, ok = f.cfg.query[name]; ok {
+		return values, true
+	}
+	values, ok = f.base.Query()[name]
+	return values, ok
+}
+
 // url is what is asked for now.
 func (f *follower) url(at *url.URL) *url.URL {
 	u := *at
@@ -177,9 +188,8 @@ func (f *follower) url(at *url.URL) *url.URL {
 			}
 		}
 	}
-	for name, values := range f.cfg.query {
-		q[name] = values
-	}
+	maps.Copy(q, f.cfg.query)
+	maps.Copy(q, f.extra)
 	if len(f.places.list) > 0 {
 		q.Set("since", f.places.since())
 	}

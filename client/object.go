@@ -232,6 +232,7 @@ func (p *parser) message(o *object) error {
 	}
 	var err error
 	m.Data, err = base64.StdEncoding.AppendDecode(nil, data.bytes())
+	m.Binary = m.Binary || utf8.Valid(m.Data) // text would not have come like this
 	return err
 }
 

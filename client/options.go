@@ -114,7 +114,8 @@ func WithMaxLine(bytes int) Option {
 	return option(func(c *config) { c.maxLine = bytes })
 }
 
-// WithLogger logs when a connection is lost (WARN) and when there is one again (INFO). The default is not to log.
+// WithLogger logs when a connection is lost or cannot be had (WARN "client connection lost", with error and pause), and when there is
+// one again (INFO "client connection recovered"). The default is not to log.
 func WithLogger(l *slog.Logger) Option {
 	must(l != nil, "WithLogger: nil Logger")
 	return option(func(c *config) { c.logger = l })

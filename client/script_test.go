@@ -20,6 +20,7 @@ import (
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/client"
 	"github.com/tailcast/tailcast/internal/testnet"
+	"github.com/tailcast/tailcast/tailcasttest"
 )
 
 // A scripted server answers each connection with the bytes of a script, whatever they are, and closes it, unless they end with "…": then
@@ -322,7 +323,6 @@ func TestARedirectKeepsThePlace(t *testing.T) {
 		s := newScripted(t, head+line(1), moved("/here"), moved("//other.example/there"), head+line(2)+"…")
 		hc := testnet.HTTPClient(s.Listener)
 		hc.CheckRedirect = nil
-		hc.Timeout = time.Nanosecond // is for whole responses
 		msgs, err := s.follow(t, 2, client.WithHTTPClient(hc), client.WithTopics("app"))
 		if got := data(msgs); err != nil || !slices.Equal(got, []string{"line 1", "line 2"}) {
 			t.Fatalf("%q, %v", got, err)
@@ -429,18 +429,24 @@ func TestTheLoggerIsToldOnce(t *testing.T) {
 // TestABodyMayTakeItsTime: silence is the server's, not that of a body that does not ask.
 func TestABodyMayTakeItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScripted(t, head+line(1)+line(2)+"…")
+		hub := tailcast.New()
+		defer hub.Close()
+		srv := tailcasttest.Serve(t, hub)
+		publish(t, hub, "", "message 1")
+		hc := srv.Client()
+		hc.Timeout = time.Second // which is for whole responses
 		n := 0
-		for _, err := range client.Follow(t.Context(), "http://hub.example", client.WithHTTPClient(testnet.HTTPClient(s.Listener))) {
+		for _, err := range client.Follow(t.Context(), srv.URL, client.WithHTTPClient(hc), client.WithTail(1)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Hour)
-			if n++; n == 2 {
+			if n++; n == 3 {
 				break
 			}
+			time.Sleep(time.Hour)
+			publish(t, hub, "", "one more")
 		}
-		if n := s.connections(); n != 1 {
+		if n := hub.Stats().Accepted; n != 1 {
 			t.Errorf("%d connections", n)
 		}
 	})
@@ -462,7 +468,7 @@ func TestDataIsTheBodys(t *testing.T) {
 	})
 }
 
-// TestTheClientOfItsOwn leaves nothing behind: not of HTTP/1.
+// TestTheEndWhileItWaits: an error that says why, once.
 func TestTheEndWhileItWaits(t *testing.T) {
 	for name, script := range map[string]string{"for a head": "…", "for a line": head + "…", "between connections": ""} {
 		t.Run(name, func(t *testing.T) {

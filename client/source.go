@@ -178,7 +178,9 @@ func (in *intake) publish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		in.f.places.keep(m.Topic, m.Pos) // what follows may fail
+		if m.Pos.Epoch != 0 { // what follows may fail
+			in.f.places.keep(m.Topic, m.Pos)
+		}
 	}
 	return nil
 }

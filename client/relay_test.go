@@ -314,3 +314,98 @@ func (o only) Run(ctx context.Context, pub tailcast.Publisher) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
+
+// TestARelayBeginsWithWhatIsNew, whatever the hub gives its viewers.
+func TestARelayBeginsWithWhatIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := tailcast.New(tailcast.WithBacklog(10))
+		defer first.Close()
+		srv := tailcasttest.Serve(t, first)
+		publish(t, first, "", numbered(1, 5)...)
+		for tail, want := range []int64{0, 1, 2} {
+			opts := []client.Option{client.WithHTTPClient(srv.Client())}
+			if tail > 0 {
+				opts = append(opts, client.WithTail(tail))
+			}
+			hub := relaying(t, client.Source(srv.URL, opts...))
+			if n := hub.Stats().Published; n != want {
+				t.Errorf("tail %d: %d messages", tail, n)
+			}
+		}
+	})
+}
+
+// TestARelayIsRunAgain with a Publisher that cannot say what it has: the relay knows.
+func TestARelayIsRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := tailcast.New()
+		defer first.Close()
+		srv := tailcasttest.Serve(t, first)
+		src := client.Source(srv.URL, client.WithHTTPClient(srv.Client()))
+		var rec tailcasttest.Recorder
+		refused := errors.New("refused")
+		for round := range 3 {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if err := src.Run(ctx, &rec); !errors.Is(err, refused) {
+					t.Errorf("it ended with %v", err)
+				}
+			}()
+			synctest.Wait()
+			publish(t, first, "", fmt.Sprint("message ", 2*round+1))
+			synctest.Wait()
+			rec.Fail(func(context.Context, []tailcast.Message) error { return refused })
+			publish(t, first, "", fmt.Sprint("message ", 2*round+2))
+			<-done
+			rec.Fail(nil)
+			cancel()
+		}
+		if got := data(rec.Messages()); !slices.Equal(got, numbered(1, 5)) {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestAReplayAsksForItsTopicAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(t, head+line(2)+"…")
+		src := client.Source("http://hub.example", client.WithHTTPClient(testnet.HTTPClient(s.Listener)), client.WithTopics("app", "b"), client.WithTail(3))
+		for m, err := range src.Replay(t.Context(), "app", tailcast.Position{Epoch: 1, Offset: 1}) {
+			if err != nil || m.Pos.Offset != 2 {
+				t.Errorf("%+v, %v", m, err)
+			}
+			break
+		}
+		if q := s.query(0); !slices.Equal(q["topic"], []string{"app"}) || q.Get("since") != "app=11.1" {
+			t.Errorf("%v", q)
+		}
+	})
+}
+
+// TestAFailureAmongMessagesThatAreTooLarge: what was published one by one before it does not come again.
+func TestAFailureAmongMessagesThatAreTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(t, head+line(1)+line(2)+line(3)+"…")
+		src := client.Source("http://hub.example", client.WithHTTPClient(testnet.HTTPClient(s.Listener)))
+		refused := errors.New("refused")
+		pub := tailcast.PublisherFunc(func(_ context.Context, msgs ...tailcast.Message) error {
+			switch {
+			case len(msgs) > 1:
+				return tailcast.ErrMessage
+			case msgs[0].Pos.Offset == 3:
+				return refused
+			}
+			return nil
+		})
+		for range 2 {
+			if err := src.Run(t.Context(), pub); !errors.Is(err, refused) {
+				t.Error(err)
+			}
+		}
+		if since := s.since(1); since != "app=11.2" {
+			t.Errorf("it came back with since=%s", since)
+		}
+	})
+}

@@ -266,10 +266,11 @@ func TestMessagesAreWhatTheServerSays(t *testing.T) {
 			` { "data" : "spaces" , "topic":"a","ID":"of something else", "id":"11.3" , "more":[{}] } `+"\n"+
 			`{"id":"11.4","topic":"a","b64":true,"data":"/w=="}`+"\n"+
 			`{"id":"11.5","topic":"a","b64":true,"binary":true,"data":"/w=="}`+"\n"+
+			`{"id":"11.5","topic":"a","b64":true,"data":"YQ=="}`+"\n"+
 			`{"event":"gap","topic":"a","from":"11.5","count":7,"bytes":-1,"possible":true,"reason":"why"}`+"\n"+
 			`{"event":"gap","topic":"b","to":"12.9","count":-1,"bytes":-1}`+"\n"+
 			`{"event":"gap","topic":"c","count":-1,"bytes":-1}`+"\n…")
-		got, err := s.follow(t, 8)
+		got, err := s.follow(t, 9)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,6 +282,7 @@ func TestMessagesAreWhatTheServerSays(t *testing.T) {
 			{Topic: "a", Pos: pos(1, 3), Data: []byte("spaces")},
 			{Topic: "a", Pos: pos(1, 4), Data: []byte{0xff}},
 			{Topic: "a", Pos: pos(1, 5), Data: []byte{0xff}, Binary: true},
+			{Topic: "a", Pos: pos(1, 5), Data: []byte("a"), Binary: true}, // text would not be in base64
 			{Topic: "a", Pos: pos(1, 5), Gap: &tailcast.Gap{From: pos(1, 5), Count: 7, Bytes: -1, Possible: true, Reason: "why"}},
 			{Topic: "b", Pos: pos(2, 9), Gap: &tailcast.Gap{To: pos(2, 9), Count: -1, Bytes: -1}},
 			{Topic: "c", Pos: tailcast.Earliest(), Gap: &tailcast.Gap{Count: -1, Bytes: -1}},

@@ -52,6 +52,16 @@ func TestNothingIsLeft(t *testing.T) {
 	eventually(t, "the goroutines end", func() bool { return !running() })
 }
 
+func TestNothingIsLeftOfARefusal(t *testing.T) {
+	srv := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "No.", http.StatusForbidden) }))
+	for _, err := range client.Follow(t.Context(), srv) {
+		if err == nil {
+			t.Error("a message")
+		}
+	}
+	eventually(t, "the goroutines end", func() bool { return !running() })
+}
+
 // TestHTTP2: over one connection, which is left in the pool of who owns it, and without the stream.
 func TestHTTP2(t *testing.T) {
 	hub := tailcast.New()

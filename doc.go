@@ -18,7 +18,8 @@
 // because it was away or is slow, is read again from there, and the viewer joins the live log at the exact message. For a
 // Tail the file itself is that memory.
 //
-// The program itself watches a topic with a loop over Hub.Subscribe, with the guarantees that viewers have.
+// The program itself watches a topic with a loop over Hub.Subscribe, with the guarantees that viewers have. Package client does the
+// same with a hub elsewhere, and makes a Source of it; package viewer is a page to look at, and has a client for pages of your own.
 //
 // # Guarantees
 //

@@ -1,14 +1,15 @@
-// launch starts a headless Chromium with a profile of its own. It returns a page, and what ends it all.
+// launch starts a headless Chromium with a profile of its own. It returns a page, and what ends it all. The options are Playwright's.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-export async function launch() {
+export async function launch(options = {}) {
   const profile = mkdtempSync(join(tmpdir(), "tailcast-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM,
     headless: true,
+    ...options,
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--ignore-certificate-errors"], // those of the tests' own servers
   });

@@ -80,11 +80,15 @@ export class Stream extends EventTarget {
   #joined;
   /** The position in the only topic, whose name nobody has said. */
   #lone;
+  #got = false; // a message or a gap
   #received = 0;
   #duplicates = 0;
 
   // the connection
   #state = "connecting";
+  #announced = false; // its first state
+  /** What has ended it. @type {FollowError | undefined} */
+  #failure;
   /** @type {Socket | EventStream | undefined} */
   #link;
   /** @type {Socket | undefined} */
@@ -168,7 +172,7 @@ export class Stream extends EventTarget {
 
   /** Connects now, if the stream is waiting. */
   retry() {
-    if (this.#state === "waiting") this.#connect();
+    if (this.#state === "waiting") this.#connect(true);
   }
 
   /** Ends the stream. What has come is still handed out: as a last batch at once, and to loops as they ask. */
@@ -221,9 +225,9 @@ export class Stream extends EventTarget {
   }
 
   /** @override */
-  addEventListener(type, ...rest) {
+  addEventListener(type, listener, options) {
     this.#heard.add(type);
-    super.addEventListener(type, ...rest);
+    super.addEventListener(type, listener, options);
   }
 
   /**
@@ -241,8 +245,6 @@ export class Stream extends EventTarget {
     else this.#iterations.add(iteration);
     return iteration;
   }
-
-  #failure;
 
   // What is asked for, and from where.
 
@@ -270,8 +272,9 @@ export class Stream extends EventTarget {
     for (const topic of this.#topics ?? []) url.searchParams.append("topic", topic);
     const since = this.#since();
     if (since !== undefined) url.searchParams.set("since", since);
-    // Of topics that it has not been told of yet the stream wants what is new, as of the others.
-    if (since !== undefined && this.#start === "latest") url.searchParams.set("tail", "0");
+    // Topics that it has not been told of yet begin as the others did.
+    if (since !== this.#start && this.#start === "latest") url.searchParams.set("tail", "0");
+    if (since !== this.#start && this.#start === "earliest") url.searchParams.set("tail", "2147483647");
     return url;
   }
 
@@ -282,14 +285,14 @@ export class Stream extends EventTarget {
     // Who has asked for everything and got nothing yet asks for it again: where it stood, there may be topics without a position.
     if (this.#start === "earliest" && !this.#topics && !this.#got) return this.#start;
     const all = new Map(this.#starts);
-    if (this.#topics && this.#start !== undefined) for (const topic of this.#topics) all.set(topic, this.#start);
+    if (this.#topics && (this.#topics.size === 1 || this.#start === "earliest" || this.#start === "latest")) {
+      for (const topic of this.#topics) if (!all.has(topic) && this.#start !== undefined) all.set(topic, this.#start);
+    }
     for (const [topic, position] of this.#positions) all.set(topic, position);
     if (this.#topics) for (const topic of [...all.keys()]) if (!this.#topics.has(topic)) all.delete(topic);
     if (all.size === 0) return this.#start;
     return joinPositions(all);
   }
-
-  #got = false; // a message or a gap has come
 
   /** settle brings the positions up to the newest id that has all of them. */
   #settle() {
@@ -300,10 +303,11 @@ export class Stream extends EventTarget {
 
   // Connections.
 
-  #connect() {
+  #connect(anyway = false) {
     if (this.#state === "closed") return;
     clearTimeout(this.#timer);
-    if (isOffline(this.#url)) return this.#wait("the device is offline", this.#options.maxDelay);
+    // What the browser says is not always true: now and then it is tried nevertheless.
+    if (!anyway && isOffline(this.#url)) return this.#wait("the device is offline", this.#options.maxDelay, true);
     this.#tries++;
     this.#triedAt = Date.now();
     this.#notBefore = 0;
@@ -319,6 +323,7 @@ export class Stream extends EventTarget {
 
   #openSocket() {
     this.#setState("connecting");
+    if (this.#state === "closed") return; // by a listener
     this.#stopUpgrade();
     this.#link = new Socket(this.#address(), this.#token(), this.#options.idleTimeout, this.#hooks());
   }
@@ -326,6 +331,7 @@ export class Stream extends EventTarget {
   /** openEventStream opens an event stream, or, after a WebSocket that did not come about, only asks for the reason of that. */
   #openEventStream(failed) {
     this.#setState("connecting");
+    if (this.#state === "closed") return; // by a listener
     this.#stopUpgrade();
     const { headers, credentials = "same-origin", idleTimeout } = this.#options;
     const asks = this.#options.transport === "websocket" ? failed : undefined;
@@ -389,7 +395,8 @@ export class Stream extends EventTarget {
       reject(new FollowError("the connection has ended before the answer: nobody knows whether the command was carried out"));
     }
     this.#pending.clear();
-    const { code, status, reason, retry, opened, lived } = end;
+    const { code, status, retry, opened, lived } = end;
+    const reason = end.reason || `closed with ${code}`;
     const refused = status >= 400 && status < 500 && !passing.has(status) &&
       !(status === 401 && this.#options.token !== undefined && this.#options.transport !== "sse"); // a token is for WebSockets only
     if (finalCodes.has(code) || refused) return this.#fail(new FollowError(reason, { code, status }));
@@ -407,10 +414,10 @@ export class Stream extends EventTarget {
     this.#wait(reason, delay);
   }
 
-  #wait(reason, delay) {
+  #wait(reason, delay, anyway) {
     clearTimeout(this.#timer);
     this.#retryAt = Date.now() + delay;
-    this.#timer = setTimeout(() => this.#connect(), delay);
+    this.#timer = setTimeout(() => this.#connect(anyway), delay);
     this.#setState("waiting", { reason, retryAt: this.#retryAt });
   }
 
@@ -420,8 +427,6 @@ export class Stream extends EventTarget {
     this.#state = state;
     this.dispatchEvent(new TailcastEvent("state", { state, ...detail }));
   }
-
-  #announced = false;
 
   #fail(error) {
     this.#failure = error;
@@ -438,7 +443,7 @@ export class Stream extends EventTarget {
     clearTimeout(this.#timer);
     this.#stopUpgrade();
     this.#unlisten();
-    this.#setState("closed", { reason });
+    this.#state = "closed";
     const link = this.#link;
     this.#link = undefined;
     link?.close();
@@ -446,6 +451,7 @@ export class Stream extends EventTarget {
     this.#pending.clear();
     for (const iteration of this.#iterations) iteration.finish(this.#failure);
     this.#iterations.clear();
+    this.dispatchEvent(new TailcastEvent("state", { state: "closed", reason }));
   }
 
   // From an event stream back to a WebSocket.
@@ -509,10 +515,8 @@ export class Stream extends EventTarget {
       return this.#connect();
     }
     const now = Date.now();
-    if (this.#state !== "waiting") {
-      this.#link?.doubt();
-      return;
-    }
+    if (this.#state === "open") return this.#link?.doubt();
+    if (this.#state !== "waiting") return;
     const at = Math.max(now, this.#notBefore, this.#triedAt + wakeGuard);
     if (at <= now) return this.#connect();
     if (at >= this.#retryAt) return;
@@ -791,6 +795,10 @@ class Watch {
 
   /** doubt gives the server a short time to show that it is there. */
   doubt() {
+    if (this.#doubts === 0) this.#suspect();
+  }
+
+  #suspect() {
     this.#doubts++;
     this.#quiet = 8;
     this.#arm(this.#ask());
@@ -806,11 +814,7 @@ class Watch {
 
   #tick() {
     const late = Math.abs(Date.now() - this.#due) > 5 * seconds;
-    if (late && this.#quiet > 0 && this.#doubts < 2) return this.doubt();
-    if (late && this.#quiet === 0) { // what has come meanwhile may be told after this
-      this.#quiet = 1;
-      return this.doubt();
-    }
+    if (late && this.#doubts < 2) return this.#suspect(); // what has come meanwhile may be told after this
     if (++this.#quiet > 8) return this.#dead();
     if (this.#quiet === 6) this.#ask();
     this.#arm(this.#step);
@@ -826,7 +830,6 @@ class Socket {
   #over = false;
   #opened = false;
   #lived = false;
-  #why;
 
   constructor(url, token, idleTimeout, hooks) {
     this.#hooks = hooks;
@@ -872,11 +875,10 @@ class Socket {
       this.#hooks.envelope(this, envelope);
       if (envelope.event === "bye") this.#end({ code: envelope.code, reason: envelope.reason, retry: retryOf(envelope.retry), bye: true });
     };
-    ws.onerror = (event) => { this.#why = event.message || event.error?.message; };
-    ws.onclose = ({ code, reason }) => this.#end({
-      code, reason: reason || this.#why || (this.#opened ? "the connection was interrupted" : "the WebSocket was refused"),
-      silent: code === 1006 || code === 1005 || code === 1015,
-    });
+    const interrupted = () => this.#opened ? "the connection was interrupted" : "the WebSocket was refused";
+    // After an error comes a close with 1006; but of a handshake that has failed Node 22 tells no close.
+    ws.onerror = (event) => this.#end({ code: 1006, reason: event.message || interrupted(), silent: true });
+    ws.onclose = ({ code, reason }) => this.#end({ code, reason: reason || interrupted(), silent: code === 1006 || code === 1005 });
   }
 
   send(text) { this.#ws.send(text); }
@@ -915,6 +917,7 @@ class EventStream {
   #watch;
   #over = false;
   #retry;
+  #lived = false;
   #last = new Map(); // positions by topic, of joined ids
   #keys = new Map(); // topics as joined ids have them
 
@@ -951,20 +954,23 @@ class EventStream {
         if (this.#over) return;
       }
     } catch (cause) {
-      this.#end({ reason: `the server cannot be reached: ${cause.cause?.message || cause.message}` });
+      this.#end({ reason: this.#lived ? "the connection was interrupted" : `the server cannot be reached: ${cause.cause?.message || cause.message}` });
     }
   }
-
-  #lived = false;
 
   /** block makes an envelope of a block. */
   #block({ event, data, id, topic, retry }) {
     if (this.#over) return;
     if (retry !== undefined) this.#retry = retry;
-    if (event === "error") { // in place of a stream
-      const { reason } = JSON.parse(data);
-      return this.#end({ reason, retry: this.#retry });
+    let object;
+    if (data !== undefined && event !== "message") {
+      try {
+        object = JSON.parse(data);
+      } catch (cause) {
+        return this.#end({ reason: `an event cannot be read: ${cause.message}` });
+      }
     }
+    if (event === "error") return this.#end({ reason: object?.reason, retry: this.#retry }); // in place of a stream
     if (!this.#lived && event !== "bye") {
       this.#lived = true;
       this.#hooks.live(this);
@@ -978,13 +984,11 @@ class EventStream {
       if (joined !== undefined) id = this.#moved(joined, topic);
       this.#hooks.envelope(this, { id, topic, data, joined });
     } else if (event === "gap" || event === "join" || event === "leave") {
-      const envelope = JSON.parse(data);
-      this.#last.set(envelope.topic, envelope.to ?? envelope.id);
-      this.#hooks.envelope(this, { ...envelope, joined });
+      this.#last.set(object.topic, object.to ?? object.id);
+      this.#hooks.envelope(this, { ...object, joined });
     } else if (event === "bye") {
-      const bye = JSON.parse(data);
-      this.#hooks.envelope(this, bye);
-      this.#end({ code: bye.code, reason: bye.reason, retry: retryOf(bye.retry) ?? this.#retry, bye: true });
+      this.#hooks.envelope(this, object);
+      this.#end({ code: object.code, reason: object.reason, retry: retryOf(object.retry) ?? this.#retry, bye: true });
     }
   }
 

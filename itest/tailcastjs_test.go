@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -395,7 +396,7 @@ func everything() []tailcast.Option {
 
 // quick are options for a client that comes back at once.
 func quick(more map[string]any) map[string]any {
-	o := map[string]any{"minDelay": 1, "maxDelay": 10, "since": "earliest"}
+	o := map[string]any{"minDelay": 1, "maxDelay": 10, "connectTimeout": 2000, "since": "earliest"}
 	for k, v := range more {
 		o[k] = v
 	}
@@ -452,5 +453,311 @@ func TestTailcastJSCuts(t *testing.T) {
 				t.Errorf("the mix is not what it should be: %v", open)
 			}
 		})
+	}
+}
+
+// TestTailcastJSFallsBack: where WebSockets do not get through a client takes an event stream at once, or after its patience for a
+// handshake that never ends; asks no WebSocket again when it comes back; and one that only wants WebSockets says why there is none.
+func TestTailcastJSFallsBack(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int64{400, 426, 200, 403, 502, -1} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			p := newPort(t, 2)
+			topics := []string{"a", "b"}
+			hub := p.open(t, topics, everything()...)
+			p.cutter.refuse.Store(status)
+			f := startJS(t, "node", "")
+			stop := flow(t, hub, topics...)
+			f.follow("s", p.front()+"/stream", quick(nil))
+			f.order("follow", "other", p.front()+"/stream", quick(map[string]any{"transport": "websocket"}))
+			p.cutter.cutAll()
+			f.eventually("s", "it comes back", func(s *followed) bool { return s.transports()["sse"] == 2 })
+			f.complete("s", stop())
+			if n := p.cutter.sockets.Load(); n != 0 {
+				t.Errorf("%d WebSockets got through", n)
+			}
+			if status > 0 {
+				f.eventually("other", "the other one waits", func(s *followed) bool { return len(s.errors) > 2 && !s.errors[0].Final })
+			}
+			p.cutter.refuse.Store(0)
+			f.order("retry", "other") // it may wait for long, where nothing was said
+			f.eventually("other", "the other one gets its WebSocket", func(s *followed) bool { return s.state() == "open" })
+			if e := f.ask("other"); e.Transport != "websocket" {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// TestTailcastJSGoesBackToWebSockets: a client that had a WebSocket, and found only an event stream when it came back, has a WebSocket
+// again soon; at neither switch is anything lost or comes twice.
+func TestTailcastJSGoesBackToWebSockets(t *testing.T) {
+	t.Parallel()
+	p := newPort(t, 3)
+	topics := []string{"a", "b"}
+	hub := p.open(t, topics, everything()...)
+	f := startJS(t, "node", "")
+	stop := flow(t, hub, topics...)
+	f.follow("s", p.front()+"/stream", quick(nil))
+	p.cutter.refuse.Store(400)
+	p.cutter.cutAll()
+	f.eventually("s", "it takes an event stream", func(s *followed) bool { return s.transports()["sse"] == 1 })
+	p.cutter.refuse.Store(0)
+	f.eventually("s", "it takes a WebSocket", func(s *followed) bool { return s.transports()["websocket"] == 2 })
+	f.complete("s", stop())
+	if e := f.ask("s"); e.Transport != "websocket" || e.Duplicates != 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestTailcastJSRefusals: what another attempt would not change ends the stream, with the server's sentence, whichever the transport;
+// what it may change does not.
+func TestTailcastJSRefusals(t *testing.T) {
+	t.Parallel()
+	p := newPort(t, 4)
+	f := startJS(t, "node", "")
+	names := 0
+	begin := func(query string, options map[string]any) string {
+		names++
+		name := fmt.Sprint("s", names)
+		f.order("follow", name, p.front()+"/stream"+query, quick(options))
+		return name
+	}
+	for _, transport := range []string{"auto", "websocket", "sse"} {
+		refused := func(query string, options map[string]any, status, code int, want string) {
+			t.Helper()
+			options["transport"] = transport
+			name := begin(query, options)
+			f.eventually(name, "the stream is closed", func(s *followed) bool { return s.state() == "closed" })
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			s := f.stream(name)
+			e := last(s.errors, 1)[0]
+			if !e.Final || e.Status != status || e.Code != code || !strings.Contains(e.Reason, want) || last(s.states, 1)[0].Reason != e.Reason {
+				t.Errorf("%s %s: %+v", transport, query, e)
+			}
+		}
+		p.open(t, []string{"a", "b"}, everything()...)
+		refused("", map[string]any{"topics": []string{"a", "z"}}, 403, 0, `topic "z" is not served here.`)
+		refused("", map[string]any{"grep": "("}, 400, 0, "grep")
+		refused("", map[string]any{"since": "nonsense"}, 400, 0, "since")
+		refused("/none", map[string]any{}, 404, 0, "404")
+		for _, code := range []int{1008, 4401, 4403, 4408} {
+			p.open(t, []string{"a"}, tailcast.WithOnConnect(func(c *tailcast.Conn) error {
+				time.AfterFunc(time.Millisecond, func() { c.Close(&tailcast.CloseError{Code: code, Reason: "not any more"}) })
+				return nil
+			}))
+			refused("", map[string]any{}, 0, code, "not any more")
+		}
+
+		hub := p.open(t, []string{"a"}, append(everything(), tailcast.WithLimits(tailcast.Limits{Connections: 1}))...)
+		first := begin("", map[string]any{"transport": transport})
+		f.eventually(first, "the first has a connection", func(s *followed) bool { return s.state() == "open" })
+		second := begin("", map[string]any{"transport": transport})
+		f.eventually(second, "the second waits as long as the server says", func(s *followed) bool {
+			e := last(s.states, 1)
+			return len(e) > 0 && e[0].State == "waiting" && e[0].Wait != nil && *e[0].Wait > 1000 && strings.Contains(e[0].Reason, "1 connections") &&
+				len(s.errors) > 0 && !s.errors[0].Final
+		})
+		f.order("close", first)
+		eventually(t, "the first has gone", func() bool { return len(hub.Stats().Connections) == 0 })
+		f.order("retry", second)
+		f.eventually(second, "there is room again", func(s *followed) bool { return s.state() == "open" })
+		f.order("close", second)
+	}
+	f.order("loop", "loop", p.front()+"/stream", map[string]any{"topics": []string{"z"}}, 1, 0)
+	f.eventually("loop", "the loop throws", func(s *followed) bool {
+		return len(s.over) == 1 && s.over[0].Reason == `topic "z" is not served here.` && s.over[0].Status == 403
+	})
+}
+
+// TestTailcastJSHonoursBye: when the hub shuts down, viewers are told when to come back, and do so not before; then another hub goes on.
+func TestTailcastJSHonoursBye(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"websocket", "sse"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			p := newPort(t, 5)
+			hub := p.open(t, []string{"a"}, everything()...)
+			f := startJS(t, "node", "")
+			f.follow("s", p.front()+"/stream", quick(map[string]any{"transport": transport}))
+			p.open(t, []string{"a"}, everything()...)
+			hub.Close()
+			f.eventually("s", "the client is back", func(s *followed) bool { return s.transports()[transport] == 2 })
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			s := f.stream("s")
+			if len(s.byes) != 1 || s.byes[0].Code != 1001 || len(s.errors) != 0 {
+				t.Errorf("byes %+v, errors %+v", s.byes, s.errors)
+			}
+			for _, e := range s.states {
+				if e.State == "waiting" && (e.Wait == nil || *e.Wait < 1500 || *e.Wait > 3100) {
+					t.Errorf("it waits for %v ms", *e.Wait)
+				}
+			}
+		})
+	}
+}
+
+// TestTailcastJSCommands: publish, subscribe and unsubscribe, answers that refuse, what is binary, who comes and goes; and the topics stay
+// as they are when the connection does not.
+func TestTailcastJSCommands(t *testing.T) {
+	t.Parallel()
+	p := newPort(t, 6)
+	hub := p.open(t, []string{"a", "b"}, append(everything(), tailcast.WithAuthorize(func(_ context.Context, a tailcast.Access) error {
+		if a.Action == tailcast.ActionPublish && a.Topic == "b" {
+			return errors.New("not to b")
+		}
+		return nil
+	}))...)
+	f := startJS(t, "node", "")
+	f.follow("s", p.front()+"/stream", quick(map[string]any{"topics": []string{"a"}}))
+	if why := f.do("publish", "s", "a", "1 é"); why != "" {
+		t.Error(why)
+	}
+	if why := f.do("publish", "s", "a", "2", map[string]any{"others": true}); why != "" {
+		t.Error(why)
+	}
+	if why := f.do("publish", "s", "a", "3", map[string]any{"binary": true}); why != "" {
+		t.Error(why)
+	}
+	if why := f.do("publish", "s", "b", "1"); why == "" {
+		t.Error("the topic b may not be published to")
+	}
+	if why := f.do("subscribe", "s", "a"); why == "" {
+		t.Error("it has the topic a already")
+	}
+	send := func(topic, data string) {
+		t.Helper()
+		if err := hub.Publish(context.Background(), tailcast.Message{Topic: topic, Data: []byte(data)}); err != nil {
+			t.Error(err)
+		}
+	}
+	got := func(topic string, want ...string) {
+		t.Helper()
+		f.eventually("s", fmt.Sprintf("%s has %q", topic, want), func(s *followed) bool {
+			return strings.Join(s.messages[topic], "|") == strings.Join(want, "|")
+		})
+	}
+	got("a", "1 é", "3")
+	send("b", "1")
+	if why := f.do("subscribe", "s", "b", map[string]any{"since": "earliest"}); why != "" {
+		t.Error(why)
+	}
+	got("b", "1")
+	p.cutter.cutAll()
+	f.eventually("s", "it is back", func(s *followed) bool { return s.transports()["websocket"] == 2 })
+	send("b", "2")
+	send("a", "\xff\x00")
+	got("b", "1", "2")
+	got("a", "1 é", "3", "\xff\x00")
+	if why := f.do("unsubscribe", "s", "a"); why != "" {
+		t.Error(why)
+	}
+	send("a", "5")
+	p.cutter.cutAll()
+	f.eventually("s", "it is back", func(s *followed) bool { return s.transports()["websocket"] == 3 })
+	send("a", "6")
+	send("b", "3")
+	got("b", "1", "2", "3")
+	got("a", "1 é", "3", "\xff\x00")
+	if e := f.ask("s"); len(e.Positions) != 1 || e.Positions["b"] == "" || e.Since != "b="+e.Positions["b"] {
+		t.Errorf("%+v", e)
+	}
+	f.follow("sse", p.front()+"/stream", map[string]any{"transport": "sse"})
+	if why := f.do("publish", "sse", "a", "1"); !strings.Contains(why, "WebSocket") {
+		t.Errorf("commands of an event stream: %q", why)
+	}
+}
+
+// TestTailcastJSFilters: the server filters, also after the connection was cut.
+func TestTailcastJSFilters(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"websocket", "sse"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			p := newPort(t, 7)
+			hub := p.open(t, []string{"a"}, append(everything(), tailcast.WithFilter("size", func(value string) (func(*tailcast.Message) bool, error) {
+				return func(m *tailcast.Message) bool { return value == strconv.Itoa(len(m.Data)) }, nil
+			}))...)
+			f := startJS(t, "node", "")
+			f.follow("odd", p.front()+"/stream", quick(map[string]any{"topics": []string{"a"}, "transport": transport, "grep": "[13579]$"}))
+			f.follow("even", p.front()+"/stream", quick(map[string]any{"topics": []string{"a"}, "transport": transport, "grep": "[13579]$", "invert": true}))
+			f.follow("two", p.front()+"/stream", quick(map[string]any{"topics": []string{"a"}, "transport": transport, "params": map[string]any{"size": "2"}}))
+			var odd, even, two []string
+			for i := range 200 {
+				n := strconv.Itoa(i)
+				if err := hub.Publish(context.Background(), tailcast.Message{Topic: "a", Data: []byte(n)}); err != nil {
+					t.Fatal(err)
+				}
+				if i%2 == 1 {
+					odd = append(odd, n)
+				} else {
+					even = append(even, n)
+				}
+				if len(n) == 2 {
+					two = append(two, n)
+				}
+				if i%40 == 20 {
+					p.cutter.cutAll()
+				}
+			}
+			for name, want := range map[string][]string{"odd": odd, "even": even, "two": two} {
+				f.eventually(name, "what passes has come", func(s *followed) bool { return len(s.messages["a"]) >= len(want) })
+				if got := f.stream(name).messages["a"]; strings.Join(got, " ") != strings.Join(want, " ") {
+					t.Errorf("%s: %q", name, got)
+				}
+			}
+		})
+	}
+}
+
+// TestTailcastJSLoops: what a loop does not read in time becomes a gap with the exact count, and a loop that was broken off goes on
+// where it was, in another stream.
+func TestTailcastJSLoops(t *testing.T) {
+	t.Parallel()
+	const all, buffer = 1000, 100
+	p := newPort(t, 8)
+	hub := p.open(t, []string{"a"}, everything()...)
+	for i := range all {
+		if err := hub.Publish(context.Background(), tailcast.Message{Topic: "a", Data: fmt.Append(nil, i+1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := startJS(t, "node", "")
+	f.order("loop", "slow", p.front()+"/stream", map[string]any{"since": "earliest", "buffer": buffer}, 30, 20)
+	f.eventually("slow", "it is over", func(s *followed) bool { return len(s.over) == 1 })
+	f.mu.Lock()
+	slow := f.stream("slow")
+	read, missed, size, next := len(slow.messages["a"]), 0, 0, 1
+	for _, g := range slow.gaps {
+		missed += g.Count
+		n := 0
+		json.Unmarshal(g.Size, &n)
+		size += n
+		if g.Reason != "not read" || g.Topic != "a" || g.To == "" {
+			t.Errorf("%+v", g)
+		}
+	}
+	lost := 0
+	for _, m := range slow.messages["a"] {
+		n, _ := strconv.Atoi(m)
+		for ; next < n; next++ {
+			lost += len(strconv.Itoa(next))
+		}
+		next++
+	}
+	if len(slow.gaps) == 0 || missed+read != next-1 || lost != size {
+		t.Errorf("%d read, %d missed in %d gaps, which are %d bytes and not %d; the next one is %d", read, missed, len(slow.gaps), size, lost, next)
+	}
+	since := slow.over[0].Since
+	f.mu.Unlock()
+	f.order("loop", "rest", p.front()+"/stream", map[string]any{"since": since}, all-next+1, 0)
+	f.eventually("rest", "it is over", func(s *followed) bool { return len(s.over) == 1 && s.over[0].State == "closed" })
+	for i, m := range f.stream("rest").messages["a"] {
+		if m != strconv.Itoa(next+i) {
+			t.Fatalf("after %d comes %s", next+i-1, m)
+		}
 	}
 }

@@ -61,6 +61,8 @@ export interface FollowOptions {
   minDelay?: number;
   /** No attempt waits for longer, but where the server says so. In ms; default: 30000. */
   maxDelay?: number;
+  /** What brings no byte within this is taken for one that does not get through. In ms; default: 10000. */
+  connectTimeout?: number;
   /** A connection without a byte for so long is dead. In ms; default: 40000. A hub says something every 15 s. */
   idleTimeout?: number;
   /** How many messages wait for a loop that does not read. Beyond it the oldest become a gap. Default: 100000. */

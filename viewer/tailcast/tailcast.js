@@ -45,7 +45,6 @@ export class TailcastEvent extends Event {
 }
 
 const seconds = 1000;
-const connectTimeout = 10 * seconds; // until the first byte
 const goodUptime = 5 * seconds; // a connection that has lasted so long begins the backoff anew
 const wakeGuard = 1 * seconds; // between two attempts, however often the page is shown and hidden
 const probeTime = 5 * seconds; // for the answer to a probe
@@ -119,7 +118,7 @@ export class Stream extends EventTarget {
    */
   constructor(url, options = {}) {
     super();
-    this.#options = { transport: "auto", minDelay: 500, maxDelay: 30 * seconds, idleTimeout: 40 * seconds, buffer: 100_000, ...options };
+    this.#options = { transport: "auto", minDelay: 500, maxDelay: 30 * seconds, connectTimeout: 10 * seconds, idleTimeout: 40 * seconds, buffer: 100_000, ...options };
     this.#url = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace(/^ws/, "http");
     this.#url.hash = "";
@@ -325,7 +324,7 @@ export class Stream extends EventTarget {
     this.#setState("connecting");
     if (this.#state === "closed") return; // by a listener
     this.#stopUpgrade();
-    this.#link = new Socket(this.#address(), this.#token(), this.#options.idleTimeout, this.#hooks());
+    this.#link = new Socket(this.#address(), this.#options, this.#hooks());
   }
 
   /** openEventStream opens an event stream, or, after a WebSocket that did not come about, only asks for the reason of that. */
@@ -333,19 +332,14 @@ export class Stream extends EventTarget {
     this.#setState("connecting");
     if (this.#state === "closed") return; // by a listener
     this.#stopUpgrade();
-    const { headers, credentials = "same-origin", idleTimeout } = this.#options;
+    const { headers, credentials = "same-origin" } = this.#options;
     const asks = this.#options.transport === "websocket" ? failed : undefined;
     const init = { headers: { ...Object.fromEntries(new Headers(headers)), accept: "text/event-stream" }, credentials, cache: "no-store" };
     const url = this.#address();
     // By the header, unlike the query, a stream that stood before the first message is told what it has missed of the beginning.
     const since = url.searchParams.get("since") ?? "";
     if (/(^|=)earliest(,|$)/.test(since) && (this.#positions.size > 0 || this.#lone)) init.headers["last-event-id"] = since;
-    this.#link = new EventStream(url, init, idleTimeout, this.#hooks(failed), asks);
-  }
-
-  #token() {
-    const { token } = this.#options;
-    return typeof token === "function" ? token() : token;
+    this.#link = new EventStream(url, init, this.#options, this.#hooks(failed), asks);
   }
 
   /** hooks is what a link calls; nothing of it counts once the stream has another one. */
@@ -466,7 +460,7 @@ export class Stream extends EventTarget {
     const url = new URL(this.#url);
     for (const topic of this.#topics ?? []) url.searchParams.append("topic", topic);
     url.searchParams.set("tail", "0");
-    this.#upgrade = new Socket(url, this.#token(), this.#options.idleTimeout, {
+    this.#upgrade = new Socket(url, this.#options, {
       live: (socket) => {
         if (socket !== this.#upgrade) return;
         this.#stopUpgrade();
@@ -831,18 +825,19 @@ class Socket {
   #opened = false;
   #lived = false;
 
-  constructor(url, token, idleTimeout, hooks) {
+  constructor(url, options, hooks) {
     this.#hooks = hooks;
-    this.#watch = new Watch(connectTimeout, () => this.#probe(), () => this.#end({ reason: "nothing comes through a WebSocket", silent: true }));
-    this.#open(url, token, idleTimeout);
+    const silent = () => this.#end({ reason: "nothing comes through a WebSocket", silent: true });
+    this.#watch = new Watch(options.connectTimeout, () => this.#probe(), silent);
+    this.#open(url, options);
   }
 
-  async #open(url, token, idleTimeout) {
+  async #open(url, { token, idleTimeout }) {
     const address = new URL(url);
     address.protocol = address.protocol.replace(/^http/, "ws");
     try {
       const protocols = ["tailcast.v1"];
-      const secret = await token;
+      const secret = await (typeof token === "function" ? token() : token);
       if (this.#over) return;
       if (secret !== undefined) protocols.push("tailcast.token", toBase64(new TextEncoder().encode(secret)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, ""));
       this.#ws = new WebSocket(address, protocols);
@@ -918,17 +913,19 @@ class EventStream {
   #over = false;
   #retry;
   #lived = false;
+  #asks;
   #last = new Map(); // positions by topic, of joined ids
   #keys = new Map(); // topics as joined ids have them
 
   /** asks is why there is no WebSocket, where the answer is wanted and the stream is not. */
-  constructor(url, init, idleTimeout, hooks, asks) {
+  constructor(url, init, { connectTimeout, idleTimeout }, hooks, asks) {
     this.#hooks = hooks;
+    this.#asks = asks;
     this.#watch = new Watch(connectTimeout, () => probeTime, () => this.#end({ reason: "the server does not answer" }));
-    this.#read(url, init, idleTimeout, asks);
+    this.#read(url, init, idleTimeout);
   }
 
-  async #read(url, init, idleTimeout, asks) {
+  async #read(url, init, idleTimeout) {
     try {
       const response = await fetch(url, { ...init, signal: this.#abort.signal });
       if (this.#over) return;
@@ -938,7 +935,6 @@ class EventStream {
         const reason = response.status === 200 ? `the answer is ${type}, and not an event stream` : await sentence(response);
         return this.#end({ status: response.status, reason, retry });
       }
-      if (asks !== undefined) return this.#end({ reason: asks });
       const reader = response.body.getReader();
       const parser = new EventStreamParser((block) => this.#block(block));
       for (let first = true; ; first = false) {
@@ -951,11 +947,19 @@ class EventStream {
         }
         this.#watch.alive();
         parser.push(value);
+        if (!this.#lived) this.#live(); // though only retry has come, or a comment: an error would have come with it
         if (this.#over) return;
       }
     } catch (cause) {
       this.#end({ reason: this.#lived ? "the connection was interrupted" : `the server cannot be reached: ${cause.cause?.message || cause.message}` });
     }
+  }
+
+  #live() {
+    if (this.#over) return;
+    if (this.#asks !== undefined) return this.#end({ reason: this.#asks });
+    this.#lived = true;
+    this.#hooks.live(this);
   }
 
   /** block makes an envelope of a block. */
@@ -971,11 +975,8 @@ class EventStream {
       }
     }
     if (event === "error") return this.#end({ reason: object?.reason, retry: this.#retry }); // in place of a stream
-    if (!this.#lived && event !== "bye") {
-      this.#lived = true;
-      this.#hooks.live(this);
-      if (this.#over) return;
-    }
+    if (!this.#lived && event !== "bye" && (data !== undefined || id !== undefined)) this.#live();
+    if (this.#over) return;
     const joined = id?.includes("=") ? id : undefined;
     if (data === undefined) {
       if (joined !== undefined) this.#last = splitPositions(joined);

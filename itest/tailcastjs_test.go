@@ -8,10 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -760,4 +765,173 @@ func TestTailcastJSLoops(t *testing.T) {
 			t.Fatalf("after %d comes %s", next+i-1, m)
 		}
 	}
+}
+
+// TestTailcastJSOnThePage: a page in Chromium, and what happens to pages and networks: the connection is reset, the cable is pulled,
+// there is no network for a while, the tab is hidden, frozen and shown, the page is left and comes back from the browser's cache.
+// After all of it the list is complete, without duplicates, on either transport.
+func TestTailcastJSOnThePage(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"websocket", "sse"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			p := newPort(t, 9)
+			topics := []string{"a", "b"}
+			hub := p.open(t, topics, append(everything(), tailcast.WithHosts(proxyHost), tailcast.WithHeartbeat(500*time.Millisecond))...)
+			origin := strings.Replace(p.front(), "127.0.0.1", proxyHost, 1)
+			f := startJS(t, "chromium", origin)
+			stop := flow(t, hub, topics...)
+			// Nothing of what follows is done by the backoff in time: the page comes back at once, or it does not.
+			f.follow("s", origin+"/stream", map[string]any{"transport": transport, "topics": topics, "since": "earliest", "idleTimeout": 4000, "minDelay": 20_000})
+			count := func() (n int) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				return f.stream("s").got()
+			}
+			goesOn := func(what string) {
+				t.Helper()
+				before := count()
+				f.eventually("s", what+": messages come", func(s *followed) bool { return s.state() == "open" && s.got() > before+50 })
+			}
+			waits := func(why string) {
+				t.Helper()
+				f.eventually("s", "it waits: "+why, func(s *followed) bool {
+					e := last(s.states, 1)[0]
+					return e.State == "waiting" && strings.Contains(e.Reason, why)
+				})
+			}
+			opened := func() int {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				return f.stream("s").transports()[transport]
+			}
+			goesOn("the beginning")
+			p.cutter.setDown(true)
+			f.eventually("s", "it waits", func(s *followed) bool { return s.state() == "waiting" })
+			f.order("visible", "hidden")
+			p.cutter.setDown(false)
+			f.order("visible", "visible")
+			goesOn("the tab is shown")
+
+			before := opened()
+			f.order("visible", "hidden")
+			f.order("lifecycle", "frozen")
+			time.Sleep(7 * time.Second) // longer than nothing may come, so that its timers are late
+			f.order("lifecycle", "active")
+			f.order("visible", "visible")
+			goesOn("the tab was frozen")
+			if n := opened(); n != before {
+				t.Errorf("a tab that was frozen has connected %d times more", n-before)
+			}
+
+			f.order("offline", true)
+			p.cutter.cutAll()
+			waits("offline")
+			f.order("offline", false)
+			goesOn("there is a network again")
+
+			p.cutter.setDark(true)
+			waits("dead")
+			p.cutter.setDark(false)
+			f.order("visible", "visible")
+			goesOn("the cable is back")
+
+			f.order("leave")
+			f.order("back")
+			if back := f.await(f.backs, "the page"); !back.Kept {
+				t.Error("the browser has not kept the page")
+			}
+			f.eventually("s", "it has let go", func(s *followed) bool {
+				return slices.ContainsFunc(s.states, func(e followedEvent) bool { return e.State == "waiting" && e.Reason == "the page is put away" })
+			})
+			goesOn("the page is back")
+
+			f.complete("s", stop())
+			if e := f.ask("s"); e.Duplicates != 0 || e.Transport != transport {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// TestTailcastJSServerKilled: logtail is killed and started again, behind a proxy that answers 502 meanwhile, while lines are written and
+// the file is rotated: clients in Node and in Chromium get each line once.
+func TestTailcastJSServerKilled(t *testing.T) {
+	t.Parallel()
+	kills := setting(t, "ITEST_KILLS", 2, 10)
+	p := newPort(t, 10)
+	path := filepath.Join(t.TempDir(), "app.log")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	addr := freeAddr(t)
+	proxy := http.Handler(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: addr})
+			r.Out.URL.Path, r.Out.Host = "/logs", r.In.Host
+		},
+		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
+	})
+	p.hub.Store(&proxy)
+	args := []string{"-addr", addr, "-from-start", path}
+	server := startLogtail(t, args...)
+	quit, written := make(chan struct{}), make(chan int)
+	go func() {
+		lines := 0
+		defer func() { written <- lines }()
+		for {
+			if lines%2000 == 1999 {
+				os.Rename(path, fmt.Sprint(path, ".", lines))
+			}
+			file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range 10 {
+				lines++
+				fmt.Fprintln(file, lines, "xxxxxxxxxx")
+			}
+			file.Close()
+			select {
+			case <-quit:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	var names []string
+	clients := make(map[string]*jsFollower)
+	for _, kind := range []string{"node", "chromium"} {
+		f := startJS(t, kind, p.front())
+		for _, transport := range []string{"auto", "sse"} {
+			name := kind + " " + transport
+			names, clients[name] = append(names, name), f
+			f.follow(name, p.front()+"/stream", map[string]any{"transport": transport, "topics": []string{""}, "since": "earliest", "maxDelay": 500})
+		}
+	}
+	for range kills {
+		for _, name := range names {
+			before := 0
+			clients[name].eventually(name, "lines come", func(s *followed) bool {
+				if before == 0 {
+					before = s.got()
+				}
+				return s.state() == "open" && s.got() > before+500
+			})
+		}
+		server.kill(t)
+		for _, name := range names {
+			clients[name].eventually(name, "it notices", func(s *followed) bool { return s.state() != "open" })
+		}
+		server = startLogtail(t, args...)
+	}
+	close(quit)
+	want := map[string]int{"": <-written}
+	for _, name := range names {
+		clients[name].complete(name, want)
+	}
+	t.Logf("%d kills, %d lines", kills, want[""])
+	server.stop(t)
 }

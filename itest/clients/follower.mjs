@@ -54,26 +54,54 @@ if (kind === "node") {
   install();
   obey = (name, ...args) => void orders[name](...args);
 } else {
-  const browser = await (await import("./browser.mjs")).launch({ ignoreDefaultArgs: ["--disable-back-forward-cache"] });
+  const browser = await (await import("./browser.mjs")).launch({
+    ignoreDefaultArgs: ["--disable-back-forward-cache"],
+    args: ["--host-resolver-rules=MAP example.com 127.0.0.1"], // a host that is not this one, for the browser
+  });
   const { page } = browser;
-  quit = browser.quit;
+  quit = async () => {
+    await hush();
+    clearInterval(listen);
+    await browser.quit();
+  };
   page.on("pageerror", (e) => console.error("the page:", e));
-  await page.exposeFunction("say", say);
+  await page.addInitScript(() => {
+    globalThis.said = [];
+    globalThis.say = (event, detail) => said.push({ event, ...detail });
+  });
   await page.addInitScript(install);
   await page.goto(new URL("/page", origin).href);
   await page.waitForFunction(() => globalThis.tailcast);
   const session = await page.context().newCDPSession(page);
+  // The page keeps what it has to say until it is asked: what is said while a page goes away gets lost. Nobody asks in between.
+  let silent = false, asking = Promise.resolve();
+  const ask = async () => {
+    if (!silent) for (const { event, ...detail } of await page.evaluate(() => said.splice(0))) say(event, detail);
+  };
+  const listen = setInterval(() => { asking = asking.then(ask); }, 20);
+  const hush = async () => {
+    silent = true;
+    await asking;
+  };
   const outside = {
     offline: (on) => page.context().setOffline(on),
-    lifecycle: (state) => session.send("Page.setWebLifecycleState", { state }),
+    async lifecycle(state) {
+      if (state === "frozen") await hush();
+      await session.send("Page.setWebLifecycleState", { state });
+      silent = state === "frozen";
+    },
     visible: (state) => page.evaluate((state) => { // there is no other way in a headless browser
       Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
       document.dispatchEvent(new Event("visibilitychange"));
     }, state),
-    leave: () => page.goto(new URL("/other", origin).href),
+    async leave() {
+      await hush();
+      await page.goto(new URL("/other", origin).href);
+    },
     async back() {
       await page.goBack({ waitUntil: "commit" });
       say("back", { kept: await page.evaluate(() => globalThis.streams && Object.keys(streams).length > 0) });
+      silent = false;
     },
   };
   obey = async (name, ...args) => {

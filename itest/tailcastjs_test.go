@@ -788,10 +788,12 @@ func TestTailcastJSOnThePage(t *testing.T) {
 				defer f.mu.Unlock()
 				return f.stream("s").got()
 			}
+			began := time.Now()
 			goesOn := func(what string) {
 				t.Helper()
 				before := count()
 				f.eventually("s", what+": messages come", func(s *followed) bool { return s.state() == "open" && s.got() > before+50 })
+				t.Logf("%v: %s", time.Since(began).Round(100*time.Millisecond), what)
 			}
 			waits := func(why string) {
 				t.Helper()
@@ -934,4 +936,81 @@ func TestTailcastJSServerKilled(t *testing.T) {
 	}
 	t.Logf("%d kills, %d lines", kills, want[""])
 	server.stop(t)
+}
+
+// TestTailcastJSUnits runs clients/tailcastjs.test.mjs: clocks that stand still, and a network that does what it is told.
+func TestTailcastJSUnits(t *testing.T) {
+	t.Parallel()
+	need(t, "npm/node", "npm/eventsource-parser")
+	out, err := exec.Command("node_modules/node/bin/node", "--test", "clients/tailcastjs.test.mjs").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("\n# fail 0\n")) || bytes.Contains(out, []byte("\n# pass 0\n")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "# pass") {
+			t.Log(line)
+		}
+	}
+}
+
+// TestTailcastJSPackage: npm packs what belongs into the package and nothing else, TypeScript in its strictest form accepts its types and
+// sees mistakes, and Node finds and runs it by its name.
+func TestTailcastJSPackage(t *testing.T) {
+	t.Parallel()
+	need(t, "npm", "tar", "npm/node", "npm/typescript")
+	dir := t.TempDir()
+	run := func(name string, args ...string) string {
+		t.Helper()
+		var stderr bytes.Buffer
+		cmd := exec.Command(name, args...)
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s %v: %v\n%s%s", name, args, err, out, &stderr)
+		}
+		return string(out)
+	}
+	const library = "../viewer/tailcast"
+	var packed []struct {
+		Filename string
+		Files    []struct{ Path string }
+	}
+	if err := json.Unmarshal([]byte(run("npm", "pack", "--json", "--pack-destination", dir, "./"+library)), &packed); err != nil || len(packed) != 1 {
+		t.Fatalf("%+v: %v", packed, err)
+	}
+	var files []string
+	for _, f := range packed[0].Files {
+		files = append(files, f.Path)
+	}
+	slices.Sort(files)
+	if want := []string{"LICENSE", "README.md", "package.json", "tailcast.d.ts", "tailcast.js"}; !slices.Equal(files, want) {
+		t.Errorf("the package has %q, want %q", files, want)
+	}
+	license, err := os.ReadFile("../LICENSE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own, err := os.ReadFile(filepath.Join(library, "LICENSE")); !bytes.Equal(own, license) {
+		t.Errorf("its license is not that of the repository: %v", err)
+	}
+	home := filepath.Join(dir, "node_modules", "tailcast")
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run("tar", "xzf", filepath.Join(dir, packed[0].Filename), "--strip-components=1", "-C", home)
+	source, err := os.ReadFile("clients/tailcastjs.types.mts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "user.mts"), source, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tsc := []string{"node_modules/typescript/bin/tsc", "--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--skipLibCheck", "false",
+		"--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable,dom.asynciterable", filepath.Join(dir, "user.mts")}
+	const node = "node_modules/node/bin/node"
+	run(node, append(tsc, "--noEmit")...)
+	run(node, tsc...)
+	if out := run(node, filepath.Join(dir, "user.mjs")); out != "message x app\nclosed undefined undefined\n" {
+		t.Errorf("it says %q", out)
+	}
 }

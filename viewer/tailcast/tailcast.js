@@ -94,6 +94,8 @@ export class Stream extends EventTarget {
   #upgrade;
   #upgradeTimer;
   #upgradeDelay = upgradeFirst;
+  /** @type {number | undefined} */
+  #upgradeAt;
   #timer; // until the next attempt
   #retryAt = 0;
   #notBefore = 0; // the server's advice
@@ -271,9 +273,10 @@ export class Stream extends EventTarget {
     for (const topic of this.#topics ?? []) url.searchParams.append("topic", topic);
     const since = this.#since();
     if (since !== undefined) url.searchParams.set("since", since);
-    // Topics that it has not been told of yet begin as the others did.
-    if (since !== this.#start && this.#start === "latest") url.searchParams.set("tail", "0");
-    if (since !== this.#start && this.#start === "earliest") url.searchParams.set("tail", "2147483647");
+    if (!this.#topics && since !== this.#start) { // topics that it has not been told of yet begin as the others did
+      if (this.#start === "latest") url.searchParams.set("tail", "0");
+      if (this.#start === "earliest") url.searchParams.set("tail", "2147483647");
+    }
     return url;
   }
 
@@ -371,6 +374,7 @@ export class Stream extends EventTarget {
     if (link.name === "websocket") {
       known.set(this.#key, "websocket");
       this.#upgradeDelay = upgradeFirst;
+      this.#upgradeAt = undefined;
       this.#mute = 0;
     } else if (this.#options.transport === "auto" && typeof WebSocket !== "undefined") {
       const worked = known.get(this.#key) === "websocket" && this.#upgradeDelay !== upgradeSoon;
@@ -399,6 +403,7 @@ export class Stream extends EventTarget {
     if (!end.bye) this.dispatchEvent(new TailcastEvent("error", { error: new FollowError(reason, { code, status }), reason, final: false }));
     if (this.#state === "closed") return;
     const { minDelay, maxDelay } = this.#options;
+    if (retry === undefined && isOffline(this.#url)) return this.#wait("the device is offline", maxDelay, true);
     let delay = Math.random() * Math.min(maxDelay, minDelay * 2 ** Math.min(this.#tries, 30));
     if (retry !== undefined) {
       const advice = Math.min(retry, longestAdvice);
@@ -452,11 +457,13 @@ export class Stream extends EventTarget {
 
   #upgradeLater() {
     clearTimeout(this.#upgradeTimer);
-    this.#upgradeTimer = setTimeout(() => this.#tryUpgrade(), this.#upgradeDelay);
+    this.#upgradeAt ??= Date.now() + this.#upgradeDelay; // also if the event stream is cut again and again before
+    this.#upgradeTimer = setTimeout(() => this.#tryUpgrade(), Math.max(0, this.#upgradeAt - Date.now()));
   }
 
   /** tryUpgrade opens a WebSocket beside the event stream. Only if that gets through the stream lets go of what it has. */
   #tryUpgrade() {
+    this.#upgradeAt = undefined;
     const url = new URL(this.#url);
     for (const topic of this.#topics ?? []) url.searchParams.append("topic", topic);
     url.searchParams.set("tail", "0");
@@ -837,7 +844,7 @@ class Socket {
     address.protocol = address.protocol.replace(/^http/, "ws");
     try {
       const protocols = ["tailcast.v1"];
-      const secret = await (typeof token === "function" ? token() : token);
+      const secret = typeof token === "function" ? await token() : token;
       if (this.#over) return;
       if (secret !== undefined) protocols.push("tailcast.token", toBase64(new TextEncoder().encode(secret)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, ""));
       this.#ws = new WebSocket(address, protocols);

@@ -45,7 +45,8 @@ function install() {
   };
 }
 
-const say = (event, detail) => console.log(JSON.stringify({ event, ...detail }));
+let over = false;
+const say = (event, detail) => { if (!over) console.log(JSON.stringify({ event, ...detail })); };
 const [kind, origin] = process.argv.slice(2);
 let obey, quit = () => {};
 if (kind === "node") {
@@ -115,4 +116,5 @@ for await (const line of createInterface({ input: process.stdin })) {
   say("done", {});
 }
 await quit();
-process.exit();
+over = true;
+process.stdout.write("", () => process.exit()); // not in the middle of a line

@@ -470,6 +470,16 @@ test("a message that was there already is dropped and counted", async () => {
   sockets[1].open().tell(message("2"), message("3"), message("3", "again"), message("1", "1", "b"));
   assert.deepEqual(data(s), ["2", "3", "again"], "equal positions later on are a file that was written anew");
   assert.equal(s.duplicates, 2);
+
+  const sse = await begin({ transport: "sse", topics: ["a"] });
+  await requests.at(-1).stream();
+  await requests.at(-1).tell("id: 1\n\ndata: two\nid: 2\n\n");
+  await requests.at(-1).end();
+  sse.retry();
+  await requests.at(-1).stream();
+  await requests.at(-1).tell("id: 2\n\ndata: two\nid: 2\n\ndata: three\nid: 3\n\n");
+  assert.deepEqual(data(sse), ["two", "three"]);
+  assert.equal(sse.duplicates, 1);
 });
 
 test("an event stream with several topics: each message has its topic's position, and one sent to this client alone has none", async () => {

@@ -130,7 +130,7 @@ export class Stream extends EventTarget {
     }
     const query = this.#url.searchParams;
     const topics = this.#options.topics ?? (query.has("topic") ? query.getAll("topic") : undefined);
-    if (topics) this.#topics = new Set(topics);
+    if (topics !== undefined) this.#topics = new Set(typeof topics === "string" ? [topics] : topics);
     this.#begin(this.#options.since ?? query.get("since") ?? undefined);
     for (const name of ["topic", "since"]) query.delete(name);
     this.#ask(query);
@@ -577,8 +577,8 @@ export class Stream extends EventTarget {
   }
 
   #message(o, resumed) {
-    const { topic } = o;
-    let { id } = o;
+    const { id } = o;
+    const topic = o.topic ?? this.#only;
     if (id !== undefined) {
       if (resumed.size > 0 && resumed.has(topic)) {
         if (resumed.get(topic) === id) {
@@ -589,7 +589,7 @@ export class Stream extends EventTarget {
       }
       this.#stand(topic, id, o);
     }
-    const message = { id, topic: topic ?? this.#only ?? "", time: o.time, data: o.b64 ? fromBase64(o.data) : o.data };
+    const message = { id, topic: topic ?? "", time: o.time, data: o.b64 ? fromBase64(o.data) : o.data };
     if (o.partial) message.partial = true;
     this.#received++;
     this.#got = true;

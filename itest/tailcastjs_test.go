@@ -48,7 +48,6 @@ type jsFollower struct {
 type followed struct {
 	messages map[string][]string // by topic
 	ids      []string
-	bytes    [][]byte
 	gaps     []followedMessage
 	batches  int
 	states   []followedEvent

@@ -453,7 +453,7 @@ func TestTailcastJSCuts(t *testing.T) {
 			if e.Duplicates != 0 || e.Received != s.got() {
 				t.Errorf("it says: %+v", e)
 			}
-			if test.refuses > 0 && (open["sse"] < 10 || open["websocket"] < 10) {
+			if least := int(cuts / 20); test.refuses > 0 && (open["sse"] < least || open["websocket"] < least) {
 				t.Errorf("the mix is not what it should be: %v", open)
 			}
 		})

@@ -91,16 +91,16 @@ func (p *relayProcess) kill() {
 	p.kills++
 }
 
-// A followed is client.Follow in this process.
-type followed struct {
+// A relayed is client.Follow in this process.
+type relayed struct {
 	*account
 	seq   atomic.Int64 // of the newest line
 	dials atomic.Int64
 }
 
 // follow follows from the beginning, until the context ends.
-func follow(t *testing.T, ctx context.Context, wg *sync.WaitGroup, name, url string) *followed {
-	f := &followed{account: newAccount(name)}
+func follow(t *testing.T, ctx context.Context, wg *sync.WaitGroup, name, url string) *relayed {
+	f := &relayed{account: newAccount(name)}
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {
@@ -144,7 +144,7 @@ func TestAChainOfHubs(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg sync.WaitGroup
-	viewers := []*followed{
+	viewers := []*relayed{
 		follow(t, ctx, &wg, "a viewer of the last hub", last.url()),
 		follow(t, ctx, &wg, "a viewer of the middle hub", middle.url()),
 	}

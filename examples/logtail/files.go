@@ -14,8 +14,8 @@ import (
 
 // A logFile is one file that is shown.
 type logFile struct {
-	Name  string `json:"name"`  // for people
-	Topic string `json:"topic"` // "" is the default topic
+	Name  string // for people
+	Topic string // "" is the default topic
 	path  string
 }
 

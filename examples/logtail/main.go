@@ -8,7 +8,7 @@
 // It serves a page at /, the lines at /logs (try curl -N http://127.0.0.1:8080/logs; with several files, add ?topic=app.log to
 // see only one), and counters as JSON at /stats. Ctrl-C ends it: viewers get what is on its way to them, and a goodbye.
 //
-// Start reading at serve in serve.go: it is all that the library needs. The rest is flags, the page and the demo.
+// Start reading at serve in serve.go: it is all that the library needs. The rest is flags and the demo.
 package main
 
 import (
@@ -73,6 +73,9 @@ func (c *config) start() tailcast.Start {
 	return tailcast.LastLines(c.last)
 }
 
+// tail is how many lines the page begins with.
+func (c *config) tail() int { return min(max(c.backlog(), 1000), 100_000) }
+
 // backlog is how many lines a new viewer sees at once: those that the hub has in memory, or the last few of them.
 func (c *config) backlog() int {
 	if c.fromStart {
@@ -85,7 +88,7 @@ func parse(args []string, help io.Writer) (*config, error) {
 	cfg := &config{}
 	fs := flag.NewFlagSet("logtail", flag.ContinueOnError)
 	fs.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "listen on this `address`; port 0 takes a free one")
-	fs.IntVar(&cfg.last, "last", 10, "begin with the last `N` lines of each file")
+	fs.IntVar(&cfg.last, "last", 10, "begin with the last `N` lines of each file; the page with 1000 at least")
 	fs.BoolVar(&cfg.fromStart, "from-start", false, "begin with the first line of each file instead; viewers get what fits into memory, and with /logs?since=earliest all of it")
 	fs.StringVar(&cfg.checkpoint, "checkpoint", "", "with one FILE: keep the place in this `file`, and go on there when started again")
 	fs.DurationVar(&cfg.demo.interval, "demo-interval", 250*time.Millisecond, "without FILE: `time` between two lines")

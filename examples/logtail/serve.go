@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/viewer"
 )
 
 // serve follows the files and shows them until ctx is done.
@@ -47,7 +46,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 		sources = append(sources, &tailcast.Tail{Path: l.path, Topic: l.Topic, Start: cfg.start(), Checkpoint: cfg.checkpoint})
 	}
 	srv := &http.Server{
-		Handler:           routes(hub, cfg.logs),
+		Handler:           routes(hub, cfg),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second, // for a body that never comes; streams are not bound by it
 		IdleTimeout:       time.Minute,
@@ -89,41 +88,31 @@ func shutdown(hub *tailcast.Hub, srv *http.Server) error {
 	return err
 }
 
-//go:embed web
-var web embed.FS
-
-func routes(hub *tailcast.Hub, logs []logFile) http.Handler {
-	page, err := fs.Sub(web, "web")
-	if err != nil {
-		panic(err) // the pattern above says otherwise
-	}
+func routes(hub *tailcast.Hub, cfg *config) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /logs", stream(hub, logs))
+	mux.Handle("GET /logs", stream(hub, cfg.logs))
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, hub.Stats()) })
-	mux.HandleFunc("GET /files", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, logs) })
-	mux.Handle("GET /", guarded(http.FileServerFS(page)))
+	mux.Handle("GET /", viewer.Handler("logs", pageOptions(cfg)...))
 	return mux
 }
 
+// pageOptions are for the page: it begins with a screen full of lines at least.
+func pageOptions(cfg *config) []viewer.Option {
+	if len(cfg.logs) == 1 {
+		return []viewer.Option{viewer.WithTitle(cfg.logs[0].Name), viewer.WithTail(cfg.tail())}
+	}
+	return []viewer.Option{viewer.WithTitle("logtail"), viewer.WithTail(cfg.tail()), viewer.WithTopics(topics(cfg.logs)...)}
+}
+
 // stream is the hub, mounted for exactly these files.
-func stream(hub *tailcast.Hub, logs []logFile) http.Handler {
+func stream(hub *tailcast.Hub, logs []logFile) http.Handler { return hub.Handler(topics(logs)...) }
+
+func topics(logs []logFile) []string {
 	var topics []string
 	for _, l := range logs {
 		topics = append(topics, l.Topic)
 	}
-	return hub.Handler(topics...)
-}
-
-// guarded lets the page run only what it came with. Log lines come from strangers.
-func guarded(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "+
-			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("Referrer-Policy", "no-referrer")
-		w.Header().Set("Cache-Control", "no-cache")
-		h.ServeHTTP(w, r)
-	})
+	return topics
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -87,8 +87,9 @@ const (
 // (tailcast.WithOrigins).
 //
 // The page has to be mounted at a path that ends in a slash, together with what is below it. It works below any prefix that is
-// stripped on the way, by http.StripPrefix or by a proxy, if hubPath is relative. All it needs to know of its own path is the last
-// element.
+// stripped on the way, by http.StripPrefix or by a proxy, if hubPath is relative. Where the path without the slash reaches it too, it
+// redirects, relative to what was asked for. (For a path that only has a pattern with the slash, http.ServeMux redirects, to a path that
+// has lost what a proxy has stripped: there, mount both.)
 //
 // Query parameters of the page that are not its own (topic, grep, invert) are passed on to the hub, for filters of the application.
 //

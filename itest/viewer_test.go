@@ -1,0 +1,416 @@
+package itest
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tailcast/tailcast"
+	logviewer "github.com/tailcast/tailcast/viewer"
+)
+
+// A viewed is a hub with the viewer's page beside it.
+type viewed struct {
+	t   *testing.T
+	hub *tailcast.Hub
+	url string // of the page
+}
+
+// newViewed serves a hub at /logs, with these topics, and the page at /view/.
+func newViewed(t *testing.T, topics []string, opts ...tailcast.Option) *viewed {
+	t.Helper()
+	v := &viewed{t: t, hub: tailcast.New(append([]tailcast.Option{tailcast.WithAuthorize(tailcast.AllowAllTopics)}, opts...)...)}
+	mux := http.NewServeMux()
+	mux.Handle("GET /logs", v.hub.Handler(topics...))
+	page := logviewer.Handler("../logs", logviewer.WithTitle("Shop"))
+	mux.Handle("GET /view/", page)
+	mux.Handle("GET /view", page) // ServeMux's own redirect does not know the prefix of a proxy
+	server := httptest.NewServer(mux)
+	t.Cleanup(func() { v.hub.Close(); server.Close() })
+	v.url = server.URL + "/view/"
+	return v
+}
+
+func (v *viewed) publish(topic string, lines ...string) {
+	v.t.Helper()
+	var messages []tailcast.Message
+	for _, l := range lines {
+		messages = append(messages, tailcast.Message{Topic: topic, Data: []byte(l)})
+	}
+	v.send(messages...)
+}
+
+func (v *viewed) send(messages ...tailcast.Message) {
+	v.t.Helper()
+	if err := v.hub.Publish(context.Background(), messages...); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func numbered(prefix string, from, to int) []string {
+	var lines []string
+	for n := from; n <= to; n++ {
+		lines = append(lines, fmt.Sprintf("%s %d", prefix, n))
+	}
+	return lines
+}
+
+// TestViewerFollowsAndPauses: lines come as they are published. Scrolling up pauses, and a marker counts what waits; nothing of it is
+// lost, and what is read stays where it is.
+func TestViewerFollowsAndPauses(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	v.publish("", numbered("line", 1, 200)...)
+	p := newViewerPage(t, v.url)
+	p.shows("line 200")
+	v.publish("", "line 201")
+	p.shows("line 201")
+
+	p.do("wheel", -600)
+	p.until("!tailcastViewer.following")
+	const place = `(() => { const top = document.querySelector("#log").getBoundingClientRect().top; const r = [...document.querySelectorAll(".row")].find((r) => r.getBoundingClientRect().bottom > top + 1); return r.textContent + " at " + Math.round(r.getBoundingClientRect().top - top); })()`
+	settled := ""
+	eventually(t, "scrolling ends", func() bool {
+		before := settled
+		time.Sleep(300 * time.Millisecond)
+		settled = eval[string](p, place)
+		return before == settled
+	})
+	v.publish("", numbered("line", 202, 1201)...)
+	p.shows("1\u202f000\u00a0new lines")
+	if now := eval[string](p, place); now != settled {
+		t.Errorf("what was read has moved: %q, then %q", settled, now)
+	}
+	p.do("click", "#newest")
+	p.shows("line 1201")
+
+	p.do("press", "Space")
+	p.until("!tailcastViewer.following")
+	v.publish("", "line 1202")
+	p.shows("1\u00a0new line")
+	p.do("press", "End")
+	p.until("tailcastViewer.following")
+	p.shows("line 1202")
+	want := numbered("line", 1, 1202)
+	if got := p.lines(); !slices.Equal(got, want) {
+		t.Errorf("%d lines, not %d", len(got), len(want))
+	}
+}
+
+// TestViewerKeepsUp: 10 000 lines a second. Nothing is lost, and the page has no more elements than can be seen. In a soak also: no
+// task of the page takes longer than 200 ms, and after a while it takes no more memory.
+func TestViewerKeepsUp(t *testing.T) {
+	soak := os.Getenv("ITEST_SOAK") == "1"
+	seconds, rate := setting(t, "ITEST_SECONDS", 6, 60), 10_000
+	v := newViewed(t, []string{""}, tailcast.WithRetention(tailcast.Retention{Bytes: 32 << 20, Messages: 1 << 30}))
+	p := newViewerPage(t, v.url)
+	p.until("tailcastViewer.state === 'open'")
+	p.do("eval", "new Promise((resolve) => setTimeout(resolve, 500))")
+	var tasks []int
+	p.ask(&tasks, "tasks")
+	sample := func() (heap struct{ Used, Nodes int }) { p.ask(&heap, "heap"); return heap }
+	type point struct {
+		kept, heap, bytes int
+	}
+	var points []point
+	began, sent := time.Now(), 0
+	rows := 0
+	for next := 10 * time.Second; sent < seconds*rate; {
+		due := min(seconds*rate, int(time.Since(began).Seconds()*float64(rate)))
+		for ; sent < due; sent++ {
+			v.publish("", fmt.Sprintf("2026-01-02T15:04:05.678Z INFO  request %08d GET /products/%d 200 in %d ms from 203.0.113.%d", sent+1, sent%997, sent%89, sent%251))
+		}
+		if time.Since(began) > next {
+			next += 10 * time.Second
+			points = append(points, point{eval[int](p, "tailcastViewer.kept"), sample().Used, eval[int](p, "tailcastViewer.bytes")})
+		}
+		if sent%5000 < 100 {
+			rows = max(rows, eval[int](p, "document.querySelectorAll('#log *').length"))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	p.until(fmt.Sprintf("tailcastViewer.lines >= %d", sent))
+	p.shows(fmt.Sprintf("request %08d", sent))
+	p.ask(&tasks, "tasks")
+	worst := 0
+	for _, ms := range tasks {
+		worst = max(worst, ms)
+	}
+	heap := sample()
+	t.Logf("%d lines in %v; %d long tasks, the longest %d ms; at most %d elements; heap %.1f MB for %s; with time %v; %s",
+		sent, time.Since(began).Round(time.Millisecond), len(tasks), worst, rows, float64(heap.Used)/1e6, "what is kept", points, p.state())
+	if got := eval[int](p, "tailcastViewer.lines"); got != sent || v.hub.Stats().Published != int64(sent) {
+		t.Errorf("the page has got %d lines of %d", got, v.hub.Stats().Published)
+	}
+	if n := eval[int](p, "tailcastViewer.gaps + tailcastViewer.duplicates"); n != 0 {
+		t.Errorf("%d gaps and duplicates", n)
+	}
+	if rows > 600 {
+		t.Errorf("%d elements in the list", rows)
+	}
+	if soak && worst > 200 {
+		t.Errorf("a task has taken %d ms", worst)
+	}
+	// Memory grows with what is kept, and with nothing else.
+	if per := float64(heap.Used) / float64(sent); soak && per > 400 {
+		t.Errorf("%.0f bytes of heap for each line", per)
+	}
+}
+
+// TestViewerForgetsHonestly: what is more than may be kept goes at the top, says so, and can be had back. Memory is flat then.
+func TestViewerForgetsHonestly(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""}, tailcast.WithRetention(tailcast.Retention{Bytes: 32 << 20, Messages: 1 << 30}))
+	p := newViewerPage(t, v.url)
+	p.do("click", "#view")
+	p.do("click", "#view-dialog [name=keep][value='10000']")
+	p.do("press", "Escape")
+	for n := 0; n < 40_000; n += 1000 {
+		v.publish("", numbered("line", n+1, n+1000)...)
+		p.until(fmt.Sprintf("tailcastViewer.lines >= %d", n+1000))
+	}
+	p.until("tailcastViewer.kept <= 10000 && tailcastViewer.dropped >= 30000")
+	before := eval[int](p, "tailcastViewer.dropped")
+	p.do("click", "#log")
+	p.do("press", "Home")
+	p.until(fmt.Sprintf("tailcastViewer.dropped < %d", before)) // they come by themselves
+	back := eval[int](p, "tailcastViewer.dropped")
+	p.do("press", "Home")
+	p.until(fmt.Sprintf("tailcastViewer.dropped < %d", back))
+	p.until("document.querySelector('.head').textContent.includes('older lines were dropped here')")
+	lines := p.lines()
+	if want := numbered("line", 40_000-len(lines)+1, 40_000); !slices.Equal(lines, want) {
+		t.Errorf("%d lines from %q to %q, which are not all between", len(lines), lines[0], lines[len(lines)-1])
+	}
+
+	// Who reads loses nothing of it: beyond what may be kept, the stream rests.
+	first := eval[string](p, "tailcastViewer.text(tailcastViewer.first)")
+	v.publish("", numbered("line", 40_001, 60_000)...)
+	p.until("tailcastViewer.resting")
+	p.shows("and more at the server")
+	if now := eval[string](p, "tailcastViewer.text(tailcastViewer.first)"); now != first {
+		t.Errorf("the first line was %q, and is %q", first, now)
+	}
+	p.do("press", "G")
+	p.shows("line 60000")
+	lines = p.lines()
+	if want := numbered("line", 60_000-len(lines)+1, 60_000); !slices.Equal(lines, want) || len(lines) > 10_000 {
+		t.Errorf("%d lines from %q to %q, which are not all between", len(lines), lines[0], lines[len(lines)-1])
+	}
+}
+
+// TestViewerSurvivesTheServer: the server is killed and comes back, several times, while lines are written and the file is rotated. The
+// page has each line once, in order. It also has, when its tab was frozen meanwhile.
+func TestViewerSurvivesTheServer(t *testing.T) {
+	t.Parallel()
+	need(t, "node", "chromium", "npm/playwright-core")
+	path := t.TempDir() + "/app.log"
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-addr", freeAddr(t), "-from-start", path}
+	server := startLogtail(t, args...)
+	w := (&writer{Name: "a", Path: path, Rate: 5000, Width: 120}).start()
+	p := newViewerPage(t, strings.TrimSuffix(server.url, "logs"))
+	p.until("tailcastViewer.lines > 5000")
+	for kill := range setting(t, "ITEST_KILLS", 3, 10) {
+		server.kill(t)
+		p.until("['waiting', 'connecting'].includes(tailcastViewer.state)")
+		rotate(t, path)
+		if err := w.order("reopen"); err != nil {
+			t.Fatal(err)
+		}
+		if kill == 1 {
+			p.do("freeze", "frozen")
+		}
+		server = startLogtail(t, args...)
+		if kill == 1 {
+			time.Sleep(time.Second) // lines go by
+			p.do("freeze", "active")
+		}
+		before := eval[int](p, "tailcastViewer.lines")
+		p.until(fmt.Sprintf("tailcastViewer.state === 'open' && tailcastViewer.lines > %d", before+2000))
+	}
+	p.do("hide")
+	from := w.seq.Load()
+	eventually(t, "lines are written", func() bool { return w.seq.Load() > from+5000 })
+	p.do("show")
+	w.limit.Store(w.seq.Load() + 2000)
+	eventually(t, "the writer is done", func() bool { return w.seq.Load() >= w.limit.Load() })
+	last := int(w.seq.Load())
+	if err := w.order("stop"); err != nil {
+		t.Fatal(err)
+	}
+	p.until(fmt.Sprintf("tailcastViewer.kept >= %d", last))
+	a := newAccount("the page")
+	for _, line := range p.lines() {
+		a.line([]byte(line))
+	}
+	a.check(t, map[string]int{"a": last})
+	t.Log(p.state())
+	server.stop(t)
+}
+
+// hostile are lines that want to be more than text.
+func hostile() []string {
+	return []string{
+		`<script>alert("evil")</script>`,
+		`</script><script src="/evil.js"></script>`,
+		`<img src=/evil.png onerror=alert(1)>`,
+		`</title></html><svg onload=alert(1)>`,
+		"\x1b]0;evil title\x07after the title",
+		"\x1b]8;;javascript:alert(1)\x1b\\a link\x1b]8;;\x1b\\",
+		"\x1b]52;c;ZXZpbA==\x07clipboard",
+		"\x1b[2J\x1b[Hcleared \x1bPq#0;2;0;0;0\x1b\\sixel \x9b31mC1",
+		"\x1b]0;never ends",
+		"abc \u202e\u2066gpj.exe\u2069 \u200f right to left \u05d0\u05d1\u05d2",
+		"zalgo: a" + strings.Repeat("\u0301", 100_000) + " after the marks",
+		strings.Repeat("long ", 20_000) + "its end",
+		"nul \x00 bell \a back\b del \x7f",
+		"{\"__proto__\":{\"polluted\":1},\"constructor\":\"x\",\"html\":\"<b>bold</b><script>alert(2)</script>\"}",
+		`javascript:alert(3)`,
+		"half a pair: \xed\xa0\x80, and no UTF-8: \xff\xfe",
+		"\x1b[31mred and no end",
+		"plain after it",
+	}
+}
+
+// TestViewerIsHarmless: lines that want to be more than text are shown as what they are, and nothing of them is carried out.
+func TestViewerIsHarmless(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	v.publish("", hostile()...)
+	p := newViewerPage(t, v.url+"?grep=%3Cscript%3Ealert(9)%3C/script%3E%7C.#id=%3Cscript%3E")
+	p.shows("plain after it")
+	for _, want := range []string{`<script>alert("evil")</script>`, `<img src=/evil.png onerror=alert(1)>`, "after the title", "a link", "⟨RLO⟩", "⟨PDI⟩", "␀", "␇", "␡", "+1", "more characters", "binary"} {
+		p.shows(want)
+	}
+	for i := range eval[int](p, "document.querySelectorAll('.fold').length") {
+		p.do("eval", fmt.Sprintf("document.querySelectorAll('.fold')[%d].click()", i))
+		p.do("eval", "new Promise(requestAnimationFrame)")
+	}
+	p.do("press", "w")
+	p.do("eval", "new Promise((resolve) => setTimeout(resolve, 300))")
+	bad := eval[[]string](p, `[
+		document.title !== "Shop" && "the title is " + document.title,
+		document.querySelectorAll("script").length !== 1 && "a script",
+		document.querySelector("#log img, #log script, #log a, #log svg, #log b") && "an element of a line",
+		({}).polluted && "the prototype is polluted",
+		getComputedStyle([...document.querySelectorAll(".row")].find((r) => r.textContent.includes("plain after it")).querySelector(".text")).color !== getComputedStyle(document.body).color && "the colour of the line before",
+		[...document.querySelectorAll(".row")].some((r) => r.scrollHeight > r.clientHeight + 30) && "something stands out of its row",
+	].filter(Boolean)`)
+	if len(bad) > 0 {
+		t.Errorf("%v", bad)
+	}
+	var tasks []int
+	p.ask(&tasks, "tasks")
+	t.Logf("long tasks: %v ms", tasks)
+	p.quiet()
+}
+
+// TestViewerIsAccessible: axe finds nothing, in light and dark, on a phone, with dialogs and rows open.
+func TestViewerIsAccessible(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{"app", "db"})
+	p := newViewerPage(t, v.url)
+	check := func(what string) {
+		t.Helper()
+		var violations []string
+		p.ask(&violations, "axe")
+		for _, violation := range violations {
+			t.Errorf("%s: %s", what, violation)
+		}
+	}
+	p.until("tailcastViewer.state === 'open'")
+	check("empty")
+	v.send(tailcast.Message{Topic: "app", Gap: &tailcast.Gap{Count: 12, Bytes: 1034, Reason: "the file was truncated"}})
+	for level := range strings.FieldsSeq("FATAL ERROR WARN INFO DEBUG TRACE nothing") {
+		v.publish("app", level+" this is a line")
+		v.publish("db", fmt.Sprintf(`{"level":%q,"msg":"order paid","order":12,"tags":["a",null,true]}`, strings.ToLower(level)))
+	}
+	for _, code := range []int{30, 31, 32, 33, 34, 35, 36, 37, 90, 91, 92, 93, 94, 95, 96, 97} {
+		v.publish("app", fmt.Sprintf("\x1b[%dmcolour %d\x1b[0m \x1b[%dmon it\x1b[0m \x1b[2;%dmfaint\x1b[0m \x1b[7;%dminverse\x1b[0m", code, code, code+10, code, code))
+	}
+	v.publish("app", "\x1b[38;2;250;250;210mnearly white\x1b[0m \x1b[38;2;5;5;40mnearly black\x1b[0m \x1b[31;41mred on red\x1b[0m \x1b[48;5;240mgrey\x1b[0m", "control \x01\u202e", strings.Repeat("x", 3000))
+	p.shows("nearly white")
+	for _, scheme := range []string{"light", "dark"} {
+		p.do("media", map[string]string{"colorScheme": scheme})
+		for _, size := range [][2]int{{1280, 900}, {360, 740}} {
+			p.do("viewport", size[0], size[1])
+			p.until(fmt.Sprintf("document.documentElement.dataset.theme === %q", scheme))
+			what := fmt.Sprint(scheme, size)
+			p.do("reload")
+			p.shows("control")
+			check(what)
+			p.do("press", "Space")
+			p.do("fill", "#query", "colour")
+			p.until("tailcastViewer.found.found > 0 && document.querySelector('mark')")
+			p.do("press", "Enter")
+			p.do("press", "Escape")
+			p.do("press", "Escape")
+			p.do("press", "Home")
+			p.until("document.querySelector('.fold')")
+			p.do("eval", "document.querySelectorAll('.fold[aria-expanded=false]').forEach((b) => b.click())")
+			p.until("document.querySelector('.row.open')")
+			check(what + ", searched, rows open")
+			for _, d := range []string{"view", "help"} {
+				p.do("click", "#"+d)
+				check(what + ", " + d)
+				p.do("press", "Escape")
+			}
+			p.do("fill", "#grep", "(")
+			p.do("press", "Enter")
+			p.until("!document.querySelector('#filter-error').hidden")
+			check(what + ", an error")
+		}
+	}
+}
+
+// TestViewerBehindNginx: the page and the hub are below a prefix that the server knows nothing of.
+func TestViewerBehindNginx(t *testing.T) {
+	t.Parallel()
+	need(t, "nginx")
+	v := newViewed(t, []string{""}, tailcast.WithHosts(proxyHost, "127.0.0.1", "localhost"))
+	v.publish("", "through the proxy")
+	hub := strings.TrimSuffix(strings.TrimPrefix(v.url, "http://"), "/view/")
+	location := replaced(t, readmeNginx(t), "location /logs", "location /some/prefix/", "http://HUB;", "http://HUB/;")
+	f := (&proxy{name: "nginx", host: true, ws: true, config: nginxWith(onTCP, location)}).start(t, hub, "")
+	p := newViewerPage(t, "http://"+f.addr+"/some/prefix/view?grep=through") // without the slash: the redirect has to keep the prefix
+	p.shows("through the proxy")
+	if at := eval[string](p, "location.pathname + location.search"); at != "/some/prefix/view/?grep=through" {
+		t.Errorf("the page is at %s", at)
+	}
+	v.publish("", "not this", "this comes through live")
+	p.shows("this comes through live")
+	if n := eval[int](p, "tailcastViewer.kept"); n != 2 {
+		t.Errorf("%d lines, with a filter", n)
+	}
+	p.until("tailcastViewer.transport === 'websocket'")
+}
+
+// TestViewerModules runs the tests of the page's functions that need no page.
+func TestViewerModules(t *testing.T) {
+	t.Parallel()
+	need(t, "node")
+	out, err := exec.Command("node", "--test", "clients/viewer/").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "# fail 0") || strings.Contains(string(out), "# pass 0") {
+		t.Errorf("no test has run:\n%s", out)
+	}
+}
+
+var (
+	_ = base64.StdEncoding
+	_ = net.Listen
+)

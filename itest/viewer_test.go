@@ -2,9 +2,7 @@ package itest
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -352,6 +350,7 @@ func TestViewerIsAccessible(t *testing.T) {
 			p.shows("control")
 			check(what)
 			p.do("press", "Space")
+			p.do("press", "/")
 			p.do("fill", "#query", "colour")
 			p.until("tailcastViewer.found.found > 0 && document.querySelector('mark')")
 			p.do("press", "Enter")
@@ -410,7 +409,311 @@ func TestViewerModules(t *testing.T) {
 	}
 }
 
-var (
-	_ = base64.StdEncoding
-	_ = net.Listen
-)
+// TestViewerShowsWhatLinesSay: levels, ANSI colours, JSON, gaps, binary messages, parts of lines, topics, times.
+func TestViewerShowsWhatLinesSay(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{"app", "db"})
+	v.publish("app", "ERROR disk full", "\x1b[1;32mok\x1b[0m then \x1b[38;5;208morange\x1b[0m", `{"level":40,"msg":"slow","user":{"id":7,"tags":["a","b"]}}`)
+	v.publish("db", "select 1")
+	v.send(
+		tailcast.Message{Topic: "app", Data: []byte{0, 1, 2, 0xff}, Binary: true},
+		tailcast.Message{Topic: "app", Data: []byte("a cut line "), Partial: true},
+		tailcast.Message{Topic: "app", Gap: &tailcast.Gap{Count: 12, Bytes: 1034, Reason: "the file was truncated"}},
+		tailcast.Message{Topic: "app", Gap: &tailcast.Gap{Count: -1, Bytes: -1, Possible: true, Reason: "copied"}},
+		tailcast.Message{Topic: "app", Data: []byte("last")},
+	)
+	p := newViewerPage(t, v.url)
+	p.shows("last")
+	const row = `(text) => [...document.querySelectorAll(".row")].find((r) => r.textContent.includes(text))`
+	for _, c := range []struct{ what, expression string }{
+		{"a level by its word", `row("disk full").dataset.level === "error"`},
+		{"a level by its number in JSON", `row("slow").dataset.level === "warn"`},
+		{"no level", `row("select").dataset.level === undefined`},
+		{"bold", `row("then orange").querySelector(".bold").textContent === "ok"`},
+		{"a colour of the 256", `[...row("then orange").querySelectorAll("span")].some((s) => s.textContent === "orange" && s.style.color)`},
+		{"a gap's count and reason", `row("12\u00a0lines (1.0\u00a0KiB) of app missing here: the file was truncated").classList.contains("gap")`},
+		{"a gap that is only possible", `row("an unknown number of lines of app may be missing here: copied")`},
+		{"a binary message", `row("binary, 4\u00a0bytes: 00 01 02 ff")`},
+		{"a part of a line", `row("a cut line").textContent.includes("goes on")`},
+		{"topics have colours of their own", `getComputedStyle(row("disk full").querySelector(".topic")).color !== getComputedStyle(row("select").querySelector(".topic")).color`},
+		{"a time stamp", `/^\d\d:\d\d:\d\d\.\d\d\d$/.test(row("last").querySelector("time").textContent)`},
+	} {
+		if !eval[bool](p, "(() => { const row = "+row+"; return Boolean("+c.expression+"); })()") {
+			t.Errorf("%s: not so: %s", c.what, c.expression)
+		}
+	}
+
+	p.do("click", `.row[data-level="warn"] .fold`)
+	p.shows("\"tags\": [")
+	if n := eval[int](p, `document.querySelectorAll(".tree > div").length`); n != 11 {
+		t.Errorf("the tree has %d lines", n)
+	}
+	p.do("press", "k") // from the one that was chosen by the click
+	p.until(`document.querySelector(".row.current").textContent.includes("orange")`)
+	p.do("press", "Enter") // which has nothing to unfold
+	p.do("press", "j")
+	p.do("press", "Enter")
+	p.until(`!document.querySelector(".row.open")`)
+	p.do("press", "Enter")
+	p.until(`document.querySelector(".row.open").textContent.includes("slow")`)
+
+	for _, want := range []string{`/^\d+:\d\d:\d\d\.\d\d\d$/`, `/^\d+ (s|min) ago$/`, "off"} { // after local: UTC, relative, none
+		p.do("press", "t")
+		if want == "off" {
+			p.until(`!document.querySelector(".row time")`)
+			continue
+		}
+		p.until(want + `.test(document.querySelector(".row time").textContent)`)
+	}
+
+	p.do("click", "#topics button:first-child") // app is not wanted any more
+	p.until("tailcastViewer.kept === 1")
+	if lines := p.lines(); !slices.Equal(lines, []string{"select 1"}) {
+		t.Errorf("only db: %q", lines)
+	}
+	if at := eval[string](p, "location.search"); at != "?topic=db" {
+		t.Errorf("the address says %s", at)
+	}
+	v.publish("app", "not shown")
+	v.publish("db", "select 2")
+	p.shows("select 2")
+	p.do("reload")
+	p.shows("select 2")
+	if lines := p.lines(); !slices.Equal(lines, []string{"select 1", "select 2"}) {
+		t.Errorf("only db, by the address: %q", lines)
+	}
+}
+
+// TestViewerFindsAndFilters: the search in the page marks, counts and goes to what it finds, in what is there and what comes, and an
+// expression without an end costs the page nothing. The filter on the server shows the server's sentence where it is wrong.
+func TestViewerFindsAndFilters(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""}, tailcast.WithRetention(tailcast.Retention{Bytes: 32 << 20, Messages: 1 << 30}))
+	for n := 1; n <= 30_000; n += 1000 {
+		v.publish("", numbered("line", n, n+999)...)
+	}
+	v.publish("", "INFO \x1b[31mNee\x1b[0mdle one", strings.Repeat("a", 40)+"!", "needle two")
+	p := newViewerPage(t, v.url+"?tail=5")
+	p.until("tailcastViewer.kept >= 1000")
+	p.do("press", "/")
+	p.do("fill", "#query", "needle")
+	p.until("document.querySelector('#found').textContent === '2\u00a0lines'")
+	p.until("[...document.querySelectorAll('mark')].map((m) => m.textContent).join() === 'Nee,dle,needle'")
+	v.publish("", "a third needle")
+	p.until("document.querySelector('#found').textContent === '3\u00a0lines'")
+	p.do("press", "Enter")
+	p.until("document.querySelector('.row.current')?.textContent.includes('third')")
+	p.until("document.querySelector('#found').textContent === '3 of 3'")
+	p.do("press", "Enter") // goes round
+	p.until("document.querySelector('.row.current')?.textContent.includes('one')")
+	p.do("press", "Escape")
+	p.do("press", "Escape")
+	p.do("fill", "#query", "needle")
+	p.do("click", "#exact")
+	p.until("document.querySelector('#found').textContent.endsWith('2\u00a0lines') || document.querySelector('#found').textContent.endsWith('of 2')")
+	p.do("click", "#exact")
+	p.do("click", "#regex")
+	p.do("fill", "#query", "(")
+	p.until("document.querySelector('#found.bad')?.textContent.includes('roup')")
+	p.do("fill", "#query", "(a|a)*$")
+	p.shows("This expression takes too long.")
+	p.do("fill", "#query", `^line \d+7$`)
+	p.until("tailcastViewer.found.found > 50 && tailcastViewer.found.looked === tailcastViewer.found.of")
+	p.do("press", "End")
+
+	p.do("fill", "#grep", "line (")
+	p.do("press", "Enter")
+	p.until("document.querySelector('#filter-error').textContent.includes('missing closing )')")
+	if n := eval[int](p, "tailcastViewer.kept"); n < 1000 {
+		t.Errorf("a filter that is wrong has left %d lines", n)
+	}
+	p.do("fill", "#grep", `line 299\d\d$`)
+	p.do("press", "Enter")
+	p.until("tailcastViewer.kept === 100")
+	p.until("document.querySelector('#filter-error').hidden")
+	p.do("click", "#invert")
+	p.until("tailcastViewer.kept > 800 && !tailcastViewer.texts().some((l) => l.startsWith('line 299'))")
+	v.publish("", "line 29999", "line 30001")
+	p.shows("line 30001")
+	if at := eval[string](p, "new URLSearchParams(location.search).get('grep')"); at != `line 299\d\d$` {
+		t.Errorf("the address says %q", at)
+	}
+	if slices.Contains(p.lines()[500:], "line 29999") {
+		t.Error("what the filter leaves out has come")
+	}
+	p.do("fill", "#grep", "")
+	p.do("press", "Enter")
+	p.until("tailcastViewer.texts().includes('line 29999')")
+}
+
+// TestViewerLoadsOlderLines: scrolling up loads what was written before, from the file, until there is no more; the place stays. A link
+// to a line opens there, and says so if the line is gone.
+func TestViewerLoadsOlderLines(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir() + "/app.log"
+	if err := os.WriteFile(path, []byte(strings.Join(numbered("line", 1, 20_000), "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	server := startLogtail(t, "-addr", freeAddr(t), path)
+	home := strings.TrimSuffix(server.url, "logs")
+	p := newViewerPage(t, home)
+	p.shows("line 20000")
+	if n := eval[int](p, "tailcastViewer.kept"); n != 1000 {
+		t.Errorf("%d lines at first", n)
+	}
+	p.do("click", "#log")
+	for before := 0; ; {
+		p.do("press", "Home")
+		p.until(fmt.Sprintf("tailcastViewer.kept > %d", before))
+		if before = eval[int](p, "tailcastViewer.kept"); before == 20_000 {
+			break
+		}
+		p.until("!document.querySelector('.head').textContent.startsWith('Loading')")
+	}
+	p.do("press", "Home")
+	p.shows("The beginning: nothing older can be had.")
+	if lines := p.lines(); !slices.Equal(lines, numbered("line", 1, 20_000)) {
+		t.Errorf("%d lines from %q to %q", len(lines), lines[0], lines[len(lines)-1])
+	}
+
+	p.do("permit", "clipboard-read", "clipboard-write")
+	p.do("click", ".row:nth-child(8) .text")
+	chosen := eval[string](p, "document.querySelector('.row.current .text').textContent")
+	p.do("press", "c")
+	p.shows("The line is on the clipboard.")
+	if got := eval[string](p, "navigator.clipboard.readText()"); got != chosen {
+		t.Errorf("the clipboard has %q, not %q", got, chosen)
+	}
+	for _, link := range []func(){
+		func() { p.do("click", ".row:nth-child(8) .text") },                                         // near the beginning
+		func() { p.do("press", "End"); p.do("press", "k"); p.do("press", "k"); p.do("press", "k") }, // near the end
+	} {
+		link()
+		chosen = eval[string](p, "document.querySelector('.row.current .text').textContent")
+		p.do("press", "l")
+		p.shows("The link to this line")
+		url := eval[string](p, "location.href")
+		p.do("open", "about:blank")
+		p.do("open", url)
+		p.until("document.querySelector('.row.target')")
+		if got := eval[string](p, "document.querySelector('.row.target .text').textContent"); got != chosen {
+			t.Errorf("%s points to %q, not to %q", url, got, chosen)
+		}
+		p.until("!tailcastViewer.following")
+	}
+	p.do("open", "about:blank")
+	p.do("open", home+"#id=1zzzz.5&since=1zzzz.1")
+	p.shows("The line that this link points to is gone")
+	server.stop(t)
+}
+
+// TestViewerGivesTextAway: a selection over rows that were never in the page is copied in full, and a download has all that is there.
+func TestViewerGivesTextAway(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	v.publish("", numbered("line", 1, 499)...)
+	v.publish("", "\x1b[31mline 500\x1b[0m")
+	p := newViewerPage(t, v.url)
+	p.shows("line 500")
+	p.do("press", "Home")
+	p.shows("line 1\n")
+	p.do("eval", `getSelection().setBaseAndExtent(document.querySelector(".row .text").firstChild, 2, document.querySelector(".row .text").firstChild, 3)`)
+	p.do("eval", "new Promise(requestAnimationFrame)")
+	p.do("eval", `document.querySelector("#log").scrollTop = 1e6`)
+	p.shows("line 500")
+	p.do("eval", `(() => { const rows = [...document.querySelectorAll(".row:not(.pinned) .text")]; getSelection().extend(rows.at(-1).querySelector("span").firstChild, 4); })()`)
+	copied := eval[string](p, `new Promise((resolve) => { document.addEventListener("copy", (e) => resolve(e.clipboardData.getData("text/plain")), { once: true }); document.execCommand("copy"); })`)
+	want := numbered("line", 1, 500)
+	want[0], want[499] = "ne 1", "line"
+	if got := strings.Split(copied, "\n"); !slices.Equal(got, want) {
+		t.Errorf("copied: %d lines, from %q to %q", len(got), got[0], got[len(got)-1])
+	}
+	var file struct{ Name, Text string }
+	p.ask(&file, "download", "#download")
+	if want := strings.Join(numbered("line", 1, 500), "\n") + "\n"; file.Text != want || !strings.HasPrefix(file.Name, "Shop-") || !strings.HasSuffix(file.Name, ".log") {
+		t.Errorf("%s has %d bytes, not %d", file.Name, len(file.Text), len(want))
+	}
+}
+
+// TestViewerRemembers: how the page looks is kept; where storage holds nonsense, or is forbidden, the page works all the same. Wrapped
+// lines have the height that they need, and stand where they should.
+func TestViewerRemembers(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	for n := range 400 {
+		v.publish("", fmt.Sprintf("line %d %s", n+1, strings.Repeat("word ", n%97)))
+	}
+	p := newViewerPage(t, v.url)
+	p.shows("line 400")
+	p.do("press", "w")
+	p.until("document.querySelector('.row').getBoundingClientRect().height >= 20 && [...document.querySelectorAll('.row')].some((r) => r.getBoundingClientRect().height > 30)")
+	p.do("click", "#view")
+	p.do("click", "#view-dialog [name=theme][value=dark]")
+	p.do("press", "Escape")
+	p.until("document.documentElement.dataset.theme === 'dark'")
+	p.do("reload")
+	p.shows("line 400")
+	p.until("document.documentElement.dataset.theme === 'dark' && document.documentElement.classList.contains('wrap')")
+	// Walking up row by row: each is there, in order, none stands over another, and none is left out.
+	const rows = `[...document.querySelectorAll(".row")].map((r) => { const b = r.getBoundingClientRect(); return [Number(r.querySelector(".text").textContent.split(" ")[1]), b.top, b.bottom]; })`
+	seen := 401
+	for range 200 {
+		list := eval[[][3]float64](p, rows)
+		for i := 1; i < len(list); i++ {
+			if list[i][0] != list[i-1][0]+1 || list[i][1] < list[i-1][2]-0.5 || list[i][1] > list[i-1][2]+0.5 {
+				t.Fatalf("after %v stands %v", list[i-1], list[i])
+			}
+		}
+		if int(list[len(list)-1][0]) < seen-1 {
+			t.Fatalf("from %d to %v", seen, list[len(list)-1][0])
+		}
+		if seen = int(list[0][0]); seen == 1 {
+			break
+		}
+		p.do("wheel", -300)
+		p.do("eval", "new Promise((resolve) => setTimeout(resolve, 150))")
+	}
+	if seen != 1 {
+		t.Errorf("scrolling up has come to line %d", seen)
+	}
+	p.do("eval", "localStorage.setItem('tailcast.viewer', '{\"theme\":17,\"keep\":\"all\",')")
+	p.do("reload")
+	p.shows("line 400")
+	p.do("eval", "localStorage.setItem('tailcast.viewer', 'null')")
+	p.do("reload")
+	p.shows("line 400")
+}
+
+// TestViewerSurvivesTheNetwork: connections are cut, and nothing goes through for a while. The page says so, counts down, comes back at
+// once when it is told to, and has each line once.
+func TestViewerSurvivesTheNetwork(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	c := newCutter(t, strings.TrimSuffix(strings.TrimPrefix(v.url, "http://"), "/view/"), 1)
+	p := newViewerPage(t, "http://"+c.addr+"/view/")
+	v.publish("", numbered("line", 1, 10)...)
+	p.shows("line 10")
+	sent := 10
+	for range 3 {
+		c.setDown(true)
+		p.shows("not connected")
+		v.publish("", numbered("line", sent+1, sent+10)...)
+		sent += 10
+		c.setDown(false)
+		if eval[bool](p, "tailcastViewer.state === 'waiting'") {
+			p.do("eval", "document.querySelector('#retry').click()")
+		}
+		p.shows(fmt.Sprintf("line %d", sent))
+		p.shows("live")
+	}
+	c.setDark(true)
+	v.publish("", numbered("line", sent+1, sent+10)...)
+	c.setDark(false)
+	p.shows(fmt.Sprintf("line %d", sent+10))
+	if lines := p.lines(); !slices.Equal(lines, numbered("line", 1, sent+10)) {
+		t.Errorf("%d lines: %q", len(lines), lines)
+	}
+	if n := eval[int](p, "tailcastViewer.gaps"); n != 0 {
+		t.Errorf("%d gaps", n)
+	}
+}

@@ -306,7 +306,7 @@ function lastShown() {
 }
 
 function toggleOpen(n) {
-  if (!store.has(n)) return;
+  if (!store.has(n) || !list.nodes.get(n)?.querySelector(".fold")) return;
   if (!view.open.delete(n)) view.open.add(n);
   list.pause(false);
   list.refresh(n);
@@ -316,8 +316,10 @@ function toggleOpen(n) {
 list.root.addEventListener("click", (e) => {
   const row = e.target.closest(".row");
   if (!row || row.number === undefined) return;
-  if (e.target.closest(".fold, .more")) toggleOpen(row.number);
-  else if (document.getSelection()?.isCollapsed !== false) setCurrent(row.number, false);
+  if (e.target.closest(".fold, .more")) {
+    setCurrent(row.number, false);
+    toggleOpen(row.number);
+  } else if (document.getSelection()?.isCollapsed !== false) setCurrent(row.number, false);
 });
 
 // --- search and filter ---

@@ -141,21 +141,17 @@ func (c config) policy() (string, error) {
 		return "", err
 	}
 	connect := "'self'"
-	if u.Host != "" {
-		if strings.ContainsAny(u.Host, "; ,'") {
-			return "", fmt.Errorf("the host %q cannot be allowed", u.Host)
-		}
-		switch u.Scheme {
-		case "http", "ws":
-			connect += " http://" + u.Host + " ws://" + u.Host
-		case "https", "wss":
-			connect += " https://" + u.Host + " wss://" + u.Host
-		case "":
-			connect += " " + u.Host + " wss://" + u.Host + " ws://" + u.Host
-		}
-	}
-	if u.Scheme != "" && (u.Host == "" || !strings.Contains("http https ws wss", u.Scheme)) {
+	secure := u.Scheme == "https" || u.Scheme == "wss"
+	switch {
+	case u.Scheme != "" && !secure && u.Scheme != "http" && u.Scheme != "ws", u.Scheme != "" && u.Host == "":
 		return "", fmt.Errorf("%q is not the URL of a hub", c.Hub)
+	case strings.ContainsAny(u.Host, "; ,'*"):
+		return "", fmt.Errorf("the host %q cannot be allowed", u.Host)
+	case u.Host != "" && u.Scheme != "http" && u.Scheme != "ws":
+		connect += " https://" + u.Host + " wss://" + u.Host
+	}
+	if u.Host != "" && !secure {
+		connect += " http://" + u.Host + " ws://" + u.Host
 	}
 	framers := "'none'"
 	if len(c.framers) > 0 {

@@ -10,7 +10,7 @@ const allowed = {
 
 // load never fails: storage may be full, forbidden, or hold what another version wrote.
 export function load() {
-  const settings = { ...defaults };
+  const settings = { ...defaults, wrap: globalThis.innerWidth < 600 }; // on a phone most lines would not be seen whole
   try {
     const kept = JSON.parse(localStorage.getItem(key) ?? "{}");
     for (const [name, values] of Object.entries(allowed)) if (values.includes(kept?.[name])) settings[name] = kept[name];

@@ -44,8 +44,7 @@ function symbols(s) {
 
 function symbol(code) {
   const title = "U+" + code.toString(16).toUpperCase().padStart(4, "0");
-  if (code < 0x20) return { symbol: String.fromCharCode(0x2400 + code), title };
-  if (code === 0x7f) return { symbol: "␡", title };
+  if (code < 0x20 || code === 0x7f) return { symbol: "^" + String.fromCharCode(code ^ 0x40), title };
   return { symbol: `⟨${names[code] ?? title}⟩`, title };
 }
 

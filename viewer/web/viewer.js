@@ -82,7 +82,10 @@ feed.addEventListener("pos", (e) => {
 });
 
 feed.addEventListener("lines", (e) => {
-  if (topics.see(store.names)) list.refresh();
+  if (topics.see(store.names)) {
+    fitTopics();
+    list.refresh();
+  }
   showTopics();
   if (list.follow) store.trim();
   else if (store.size > prefs.keep * slack || store.bytes > maxBytes * slack) rest();
@@ -106,6 +109,12 @@ function rest() {
   resting = "";
   resting = feed.rest();
   status.set({ state: "held" });
+}
+
+// fitTopics makes the column of topics as wide as the longest name, within reason.
+function fitTopics() {
+  const longest = Math.max(2, ...topics.names.map((t) => (t || "default").length));
+  list.root.style.setProperty("--topic-width", Math.min(16, longest));
 }
 
 function showTopics() {
@@ -433,8 +442,8 @@ function measure() {
   list.rows.append(probe);
   const height = probe.getBoundingClientRect().height, width = text.getBoundingClientRect().width / 100;
   probe.remove();
-  const before = (view.time === "off" ? 0 : 14) + (view.topics ? 10 : 0);
-  const columns = prefs.wrap ? Math.max(10, Math.floor((list.root.clientWidth - 25) / width) - before) : 0;
+  const before = (view.time === "off" ? 0 : 14) + (view.topics ? 2 + Number(list.root.style.getPropertyValue("--topic-width") || 8) : 0);
+  const columns = prefs.wrap ? Math.max(10, Math.floor((list.root.clientWidth - 33) / width) - before) : 0;
   if (height === layout.rowHeight && columns === layout.columns) return;
   layout.reset(height, columns, longest);
   list.schedule();
@@ -566,6 +575,7 @@ at("grep").value = shown.grep;
 press("invert", shown.invert);
 at("filter").classList.toggle("on", Boolean(shown.grep));
 copy.watch(list, store);
+fitTopics();
 applyView();
 if (shown.grep) check(given.hub, request()).then((why) => { at("filter-error").textContent = why; at("filter-error").hidden = !why; });
 open();

@@ -101,7 +101,7 @@ describe("colour", () => {
 describe("text", () => {
   const shown = (s) => pieces(s).map((p) => p.symbol ?? p.text).join("");
   test("nothing invisible is left", () => {
-    assert.equal(shown("a\x00\x07\x1b\x7f\tb\r\n"), "a␀␇␛␡\tb␍␊");
+    assert.equal(shown("a\x00\x07\x1b\x7f\tb\r\n"), "a^@^G^[^?\tb^M^J");
     assert.equal(shown("\u202eevil\u2066\u2069\u200f\u061c\ufeff\x85\u2028"), "⟨RLO⟩evil⟨LRI⟩⟨PDI⟩⟨RLM⟩⟨ALM⟩⟨BOM⟩⟨U+0085⟩⟨LS⟩");
     assert.equal(shown("\ud800 \udc00"), "⟨U+D800⟩ ⟨U+DC00⟩");
   });

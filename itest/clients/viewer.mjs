@@ -3,11 +3,14 @@
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { launch } from "./browser.mjs";
 
 const { page, quit } = await launch();
 const context = page.context();
 const cdp = await context.newCDPSession(page);
+const delay = monitorEventLoopDelay({ resolution: 5 });
+delay.enable();
 const troubles = []; // what the console, the page's errors and the Content-Security-Policy say
 const longTasks = [];
 page.on("console", (m) => {
@@ -72,7 +75,12 @@ const orders = {
     });
   },
   troubles: async () => troubles.splice(0),
-  tasks: async () => longTasks.splice(0),
+  // The durations of long tasks, and for how long this process, which has nothing to do, did not get the processor. In ms.
+  tasks: async () => {
+    const machine = Math.round(delay.max / 1e6);
+    delay.reset();
+    return { tasks: longTasks.splice(0), machine };
+  },
 };
 
 console.log(JSON.stringify({ value: "ready" }));

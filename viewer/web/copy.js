@@ -66,12 +66,16 @@ export async function text(s) {
   }
 }
 
-// save offers all lines that are kept as a file. They are put together a chunk at a time, so that the page stays awake.
-export async function save(store, name) {
+// save offers all lines that are kept as a file, each with its topic and a tab before it if there are several. They are put together a chunk at a time, so that the page stays awake.
+export async function save(store, name, several) {
   const parts = [];
   for (const chunk of [...store.chunks]) {
     const lines = [];
-    for (let n = chunk.first; n < chunk.end; n++) if (store.has(n)) lines.push(plainOf(store.at(n)) + "\n");
+    for (let n = chunk.first; n < chunk.end; n++) {
+      if (!store.has(n)) continue;
+      const line = store.at(n);
+      lines.push((several ? line.topic + "\t" : "") + plainOf(line) + "\n");
+    }
     parts.push(new Blob([lines.join("")]));
     if (parts.length % 20 === 0) await new Promise((resolve) => setTimeout(resolve));
   }

@@ -5,7 +5,7 @@ import { binary, gap, partial } from "./store.js";
 
 // The first lines of several topics are gathered, to be merged by their times, until nothing has come for so long, in ms; but not longer
 // than that.
-const quiet = 150, gathering = 2000;
+const quiet = 150, gathering = 800;
 
 // line makes a message, or a gap, into a line of the store.
 export function line(m, store) {
@@ -60,6 +60,7 @@ export class Feed extends EventTarget {
     this.gaps = 0;
     this.bytes = 0;
     this.newest = NaN; // time of the newest message
+    this.late = 0; // how much later than the quickest message the newest one came, in ms
     this.skew = Infinity; // the least that a message has been old on arrival: what the clocks differ by, if anything
   }
 
@@ -124,6 +125,7 @@ export class Feed extends EventTarget {
       if (!Number.isNaN(l.time)) this.newest = l.time;
     }
     if (now - this.newest < this.skew) this.skew = now - this.newest;
+    this.late = now - this.newest - this.skew || 0;
     return lines;
   }
 
@@ -131,9 +133,6 @@ export class Feed extends EventTarget {
     for (const l of lines) this.store.append(l);
     this.dispatchEvent(Object.assign(new Event("lines"), { count: lines.length }));
   }
-
-  // lag is how long the newest message was on its way in ms, more than the quickest one.
-  lag() { return Math.max(0, Date.now() - this.newest - this.skew); }
 }
 
 // url returns the address of a request to the hub.
@@ -177,6 +176,7 @@ async function* objects(address, signal) {
 }
 
 const page = 5000; // older lines that are wanted at a time
+const silence = 3000; // ms without a line of them: then what is read is live, and what was looked for did not come
 export const farthest = 100_000; // lines that a hub reads back: PROTOCOL.md, tail
 
 // older returns lines before those that the store has: {lines, end}. They are read from before what was dropped, if something was, and
@@ -204,27 +204,43 @@ async function afterMark(hub, store, request, known, signal) {
   return { lines: r.lines, end: "", mark: k, ids };
 }
 
-// until reads lines up to the oldest ones that are known. missed says that it has not met one of them, and has read all there is.
+// until reads lines up to the oldest ones that are known. missed says that it has not met one of them: it begins behind it, or that one
+// is not there any more.
 async function until(address, known, store, signal) {
   const stop = new AbortController();
   signal.addEventListener("abort", () => stop.abort());
-  const open = new Set(known.keys());
-  let lines = [], read = 0, quiet = 0;
+  const open = new Set(known.keys()), begun = new Set();
+  const passed = new Set(); // topics whose first line is one that the store has already
+  let lines = [], read = 0, silent = false;
+  const hush = () => {
+    silent = true;
+    stop.abort();
+  };
+  let timer = setTimeout(hush, 3 * silence); // until the first one
   try {
     for await (const o of objects(address, stop.signal)) {
-      if (o.event === "pos" && read > 0 && ++quiet > 0) break; // it is live now: what is missing was rotated away
       if (o.event && o.event !== "gap") continue;
+      clearTimeout(timer);
+      timer = setTimeout(hush, silence);
       if (!open.has(o.topic)) continue;
       read++;
       if (o.id === known.get(o.topic)) {
         open.delete(o.topic);
-        if (open.size === 0) break;
+        if (open.size === passed.size) break;
         continue;
+      }
+      if (o.id && !begun.has(o.topic)) {
+        begun.add(o.topic);
+        if (store.find(o.topic, o.id) !== undefined) passed.add(o.topic);
+        if (open.size === passed.size) break;
       }
       if (o.b64) o.data = Uint8Array.from(atob(o.data), (c) => c.charCodeAt(0));
       lines.push(line(o, store));
     }
+  } catch (e) {
+    if (!silent) throw e;
   } finally {
+    clearTimeout(timer);
     stop.abort();
   }
   const strange = new Set([...open].map((t) => store.topic(t))); // their place was not found: what was read may be there already

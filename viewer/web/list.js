@@ -7,7 +7,7 @@
 import { scale } from "./layout.js";
 
 const highest = 12e6; // pixels; Firefox's limit for an element is the lowest, with 17.8 million
-const spare = 8; // rows beyond each edge, so that a browser that scrolls by itself for a moment shows no hole
+const usual = 8; // rows beyond each edge, so that a browser that scrolls by itself for a moment shows no hole
 
 export class List extends EventTarget {
   constructor(root, store, layout, make) {
@@ -27,11 +27,20 @@ export class List extends EventTarget {
     this.expected = 0; // scrollTop, unless the user scrolls
     this.scrolling = 0; // a timer, while he does in a list whose scroll bar is not exact
     this.frame = 0;
+    this.spare = usual;
     this.renders = 0;
     root.addEventListener("scroll", () => this.scrolled(), { passive: true });
     root.addEventListener("wheel", (e) => e.deltaY < 0 && !e.ctrlKey && this.canScroll() && this.pause(false), { passive: true });
     new ResizeObserver(() => this.schedule()).observe(root);
+    addEventListener("beforeprint", () => this.print(1000));
+    addEventListener("afterprint", () => this.print(usual));
     this.fitHead();
+  }
+
+  // print puts so many rows before and after those that can be seen into the page.
+  print(rows) {
+    this.spare = rows;
+    this.render();
   }
 
   // schedule renders in the next frame.
@@ -116,7 +125,10 @@ export class List extends EventTarget {
 
   // fitHead takes the head's height into account after its text has changed.
   fitHead() {
-    this.layout.head = this.head.hidden ? 0 : this.head.offsetHeight;
+    const { display } = this.head.style;
+    this.head.style.display = "";
+    this.layout.head = this.head.offsetHeight;
+    this.head.style.display = display;
     this.schedule();
   }
 
@@ -178,10 +190,10 @@ export class List extends EventTarget {
   // fill puts the rows that can be seen into the page, and returns the first one.
   fill(view) {
     const { store, layout, nodes } = this;
-    const first = Math.max(store.first, this.anchor.n - spare);
+    const first = Math.max(store.first, this.anchor.n - this.spare);
     let end = this.anchor.n;
     for (let room = view + this.anchor.offset; room > 0 && end < store.end; end++) room -= layout.height(end);
-    end = Math.min(store.end, end + spare);
+    end = Math.min(store.end, end + this.spare);
     for (const [n, node] of nodes) {
       if (n >= first && n < end) continue;
       if (this.pinned.has(n) && store.has(n)) {

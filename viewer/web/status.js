@@ -33,24 +33,22 @@ export class Status {
     at("state").dataset.state = state;
     write(at("state").querySelector(".words"), this.words());
     at("state").title = state === "open" ? `connected by ${transport === "sse" ? "Server-Sent Events" : "WebSocket"}` : "";
-    at("retry").hidden = state !== "waiting";
-    const lag = this.feed.lag();
-    write(at("lag"), state === "open" && this.rate > 0 && lag > 1000 ? `${(lag / 1000).toFixed(1)} s behind` : "");
+    at("retry").hidden = state !== "waiting" && state !== "closed";
+    const s = state === "waiting" && retryAt ? Math.max(1, Math.ceil((retryAt - Date.now()) / 1000)) : 0;
+    write(at("countdown"), s ? `again in ${s} s` : "");
+    const { late } = this.feed;
+    write(at("lag"), state === "open" && this.rate > 0 && late > 1000 ? `${(late / 1000).toFixed(1)} s behind` : "");
     write(at("rate"), this.rate > 0 ? `${count(Math.ceil(this.rate))} lines/s` : "");
     const { size, dropped } = this.store;
     write(at("kept"), plural(size, "line") + (dropped ? `, ${count(dropped)} older dropped` : ""));
-    void retryAt;
   }
 
   words() {
-    const { state, retryAt, reason } = this.state;
+    const { state, reason } = this.state;
     const why = reason ? `: ${String(reason).slice(0, 200)}` : "";
     switch (state) {
       case "open": return "live";
-      case "waiting": {
-        const s = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
-        return `not connected${why}; again in ${s || 1} s`;
-      }
+      case "waiting": return "not connected" + why;
       case "held": return "resting: what comes is kept by the server";
       case "closed": return "ended" + why;
     }

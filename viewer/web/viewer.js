@@ -145,7 +145,6 @@ list.addEventListener("follow", () => {
     pausedAt = store.end;
   }
   at("pause").setAttribute("aria-pressed", String(!list.follow));
-  at("pause").textContent = list.follow ? "Pause" : "Paused";
   drawNewest();
 });
 
@@ -334,6 +333,8 @@ list.root.addEventListener("click", (e) => {
 // --- search and filter ---
 
 function find() {
+  clearTimeout(typing);
+  typing = 0;
   search.start({ text: at("query").value, regex: pressed("regex"), exact: pressed("exact") });
 }
 
@@ -345,6 +346,7 @@ at("query").addEventListener("input", () => {
 for (const id of ["regex", "exact"]) at(id).addEventListener("click", () => { press(id, !pressed(id)); find(); });
 at("find").addEventListener("submit", (e) => {
   e.preventDefault();
+  if (typing) find();
   goFound(1);
 });
 at("next").addEventListener("click", () => goFound(1));
@@ -359,9 +361,12 @@ function goFound(by) {
     if (list.follow) by = -1;
   }
   const n = search.next(from, by);
+  eager = n === undefined ? by : 0;
   if (n !== undefined) setCurrent(n, true);
   drawFound();
 }
+
+let eager = 0; // goFound was asked to go this way before anything was found
 
 search.addEventListener("change", () => {
   view.ranges = search.active ? search.ranges : null;
@@ -370,6 +375,7 @@ search.addEventListener("change", () => {
     list.refresh();
   }
   drawFound();
+  if (eager && search.progress().found) goFound(eager);
 });
 search.addEventListener("ranges", (e) => e.rows.forEach((n) => list.refresh(n)));
 
@@ -480,10 +486,13 @@ const press = (id, on) => at(id).setAttribute("aria-pressed", String(on));
 
 at("pause").addEventListener("click", togglePause);
 at("newest").addEventListener("click", () => { list.resume(); list.root.focus(); });
-at("retry").addEventListener("click", () => feed.stream?.retry());
+at("retry").addEventListener("click", () => {
+  if (feed.stream?.state === "waiting") feed.stream.retry();
+  else connect(feed.stream?.since ? { since: feed.stream.since } : { tail: given.tail });
+});
 at("view").addEventListener("click", () => at("view-dialog").showModal());
 at("help").addEventListener("click", () => at("help-dialog").showModal());
-at("download").addEventListener("click", () => copy.save(store, fileName()));
+at("download").addEventListener("click", () => copy.save(store, fileName(), view.topics));
 at("more").addEventListener("click", () => {
   const on = at("tools").classList.toggle("shown");
   at("more").setAttribute("aria-expanded", String(on));

@@ -2,6 +2,7 @@ package itest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -804,4 +806,25 @@ func TestViewerSurvivesTheNetwork(t *testing.T) {
 	if n := eval[int](p, "tailcastViewer.gaps"); n != 0 {
 		t.Errorf("%d gaps", n)
 	}
+}
+
+// TestViewerSaysWhyItIsRefused: the server's sentence is what the reader sees, and he can try again.
+func TestViewerSaysWhyItIsRefused(t *testing.T) {
+	t.Parallel()
+	var open atomic.Bool
+	v := newViewed(t, []string{""}, tailcast.WithAuthenticate(func(*http.Request) (tailcast.Identity, error) {
+		if open.Load() {
+			return tailcast.Identity{User: "ann"}, nil
+		}
+		return tailcast.Identity{}, errors.New("not today")
+	}))
+	v.publish("", "for friends")
+	p := newViewerPage(t, v.url)
+	p.until("tailcastViewer.state === 'closed'")
+	p.shows("ended: ")
+	t.Log(eval[string](p, "document.querySelector('#notice').innerText"))
+	p.until("document.querySelector('#notice').innerText.length > 10")
+	open.Store(true)
+	p.do("click", "#retry")
+	p.shows("for friends")
 }

@@ -9,6 +9,8 @@ import { bytes, count, hexdump, pieces, plural } from "./text.js";
 import * as time from "./time.js";
 
 export const longest = 2000; // characters of a row; the rest is folded
+const unfolded = 200_000; // of one that is open
+const glance = 16_384; // What is longer is looked at only as far as this, until it is opened: rows are made for each frame.
 
 // plainOf is what is searched, copied and downloaded: the text as it is read.
 export function plainOf(line) {
@@ -33,17 +35,19 @@ export function make(line, view) {
     if (open) row.append(block("hex", hexdump(line.text.slice(0, 1 << 16))));
     return row;
   }
-  const parsed = ansi.parse(line.text);
-  const object = json.object(parsed.text);
+  const raw = open ? line.text : line.text.slice(0, glance);
+  const parsed = ansi.parse(raw);
+  const object = raw.length === line.text.length ? json.object(parsed.text) : undefined;
   const level = levelOf(parsed.text, Array.isArray(object) ? undefined : object);
   if (level) row.dataset.level = level;
-  const long = parsed.text.length > longest;
+  const long = parsed.text.length > longest || raw.length < line.text.length;
   if (object || long) row.append(fold(open));
-  const shown = cut(parsed.text, open && !object ? Infinity : longest);
+  const shown = cut(parsed.text, open && !object ? unfolded : longest);
   const text = row.appendChild(document.createElement("bdi"));
   text.className = "text";
   fill(text, parsed, shown, view.ranges?.get(line.n) ?? [], view.scheme);
-  if (shown < parsed.text.length) row.append(note(`… ${count(parsed.text.length - shown)} more characters`, "more"));
+  const more = parsed.text.length - shown + line.text.length - raw.length;
+  if (more > 0) row.append(note(`… ${count(more)} more characters`, "more"));
   if (line.kind & partial) row.append(note("⤶ goes on", "partial", "This line was cut. It goes on in the next one of its topic."));
   if (parsed.dropped) row.append(note(`${plural(parsed.dropped, "escape")}`, "escapes", "Escape sequences that are not colours are not carried out."));
   if (open && object) row.append(json.tree(object));

@@ -21,5 +21,7 @@ onmessage = ({ data }) => {
     if (matches(re, strip(data.text.slice(at - data.begin, data.ends[i] - data.begin)))) found.push(data.from + i);
     at = data.ends[i];
   }
-  postMessage({ found: Uint16Array.from(found), number: data.number });
+  postMessage({ found: Uint16Array.from(found) });
 };
+
+postMessage({ ready: true });

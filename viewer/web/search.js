@@ -22,6 +22,7 @@ export class Search extends EventTarget {
     this.error = "";
     this.ranges = new Map(); // by line, for those that can be seen
     this.worker = null;
+    this.ready = false; // it has been loaded
     this.sent = []; // {chunk, upto, query} or {rows}, in the order of the answers to come
     this.timer = 0;
     this.changed = 0;
@@ -52,6 +53,7 @@ export class Search extends EventTarget {
   stop() {
     this.worker?.terminate();
     this.worker = null;
+    this.ready = false;
     this.sent = [];
     this.ranges.clear();
     clearTimeout(this.timer);
@@ -89,10 +91,14 @@ export class Search extends EventTarget {
 
   watch() {
     clearTimeout(this.timer);
-    this.timer = this.sent.length ? setTimeout(() => this.fail("This expression takes too long."), patience * this.sent.length) : 0;
+    this.timer = this.ready && this.sent.length ? setTimeout(() => this.fail("This expression takes too long."), patience * this.sent.length) : 0;
   }
 
   answer(data) {
+    if (data.ready) {
+      this.ready = true;
+      return this.watch();
+    }
     const asked = this.sent.shift();
     if (!asked) return;
     if (data.rows) {

@@ -11,16 +11,20 @@ export class Status {
     this.state = { state: "connecting" };
     this.seen = 0;
     this.rates = []; // lines of the last seconds
+    this.skip = 0; // seconds that do not count: what was there already comes in them
   }
 
   set(detail) {
     this.state = { state: detail.state, retryAt: detail.retryAt, reason: detail.reason, transport: detail.transport ?? this.state.transport };
+    if (detail.state === "open") this.skip = 2;
     this.draw();
   }
 
   // tick is called each second.
   tick() {
-    this.rates.push(this.feed.lines - this.seen);
+    if (this.skip > 0) this.rates = [];
+    else this.rates.push(this.feed.lines - this.seen);
+    this.skip--;
     this.seen = this.feed.lines;
     if (this.rates.length > 5) this.rates.shift();
     this.draw();

@@ -466,16 +466,20 @@ function applyView() {
   layout.reset(layout.rowHeight, -1, longest);
   measure();
   list.refresh();
-  settings.save(prefs);
   const form = at("view-dialog").querySelector("form");
   for (const name of ["wrap", "announce"]) form.elements[name].checked = prefs[name];
   for (const name of ["time", "theme", "keep"]) form.elements[name].value = String(prefs[name]);
 }
 
+function choose(name, value) {
+  prefs[name] = value;
+  settings.save(prefs);
+  applyView();
+}
+
 at("view-dialog").addEventListener("change", (e) => {
   const { name, type, checked, value } = e.target;
-  prefs[name] = type === "checkbox" ? checked : name === "keep" ? Number(value) : value;
-  applyView();
+  choose(name, type === "checkbox" ? checked : name === "keep" ? Number(value) : value);
 });
 new ResizeObserver(measure).observe(list.root);
 
@@ -521,8 +525,8 @@ const keys = {
   "/": () => focusField("query"),
   f: () => focusField("grep"),
   n: () => goFound(1), N: () => goFound(-1),
-  w: () => { prefs.wrap = !prefs.wrap; applyView(); },
-  t: () => { prefs.time = time.modes[(time.modes.indexOf(prefs.time) + 1) % time.modes.length]; applyView(); },
+  w: () => choose("wrap", !prefs.wrap),
+  t: () => choose("time", time.modes[(time.modes.indexOf(prefs.time) + 1) % time.modes.length]),
   v: () => at("view-dialog").showModal(),
   "?": () => at("help-dialog").showModal(),
 };

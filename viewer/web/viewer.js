@@ -68,7 +68,8 @@ function open() {
   endOfOlder = "";
   opened++;
   const since = link?.since ? { [link.topic]: link.since } : undefined;
-  connect({ since, tail: Math.min(farthest, Math.max(given.tail, before, link ? 10_000 : 0)) });
+  // A tail counts lines before the filter, and what it looks for may be far back.
+  connect({ since, tail: shown.grep ? farthest : Math.min(farthest, Math.max(given.tail, before, link ? 10_000 : 0)) });
   if (link) awaitLink();
   drawHead();
 }
@@ -223,10 +224,10 @@ function drawHead() {
 }
 
 list.addEventListener("render", () => {
-  if (!list.follow && store.size && list.place() < 1.5 * list.root.clientHeight && !endOfOlder) loadOlder();
-  if (search.active) {
-    search.look([...list.nodes.keys()]);
-  }
+  const view = list.root.clientHeight;
+  const wanted = list.follow ? layout.total() < view : list.place() < 1.5 * view;
+  if (wanted && store.size && !endOfOlder) loadOlder();
+  if (search.active) search.look([...list.nodes.keys()]);
 });
 
 // --- links to lines ---

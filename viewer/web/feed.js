@@ -12,10 +12,19 @@ export function line(m, store) {
   if (m.event === "gap") return { text: JSON.stringify(m), id: "", time: NaN, topic: store.topic(m.topic), kind: gap };
   let kind = m.partial ? partial : 0, text = m.data;
   if (typeof text !== "string") {
-    kind |= binary;
-    text = bytesToString(text);
+    const read = utf8.decode(text);
+    if (isText(read)) text = read;
+    else [kind, text] = [kind | binary, bytesToString(text)];
   }
   return { text, id: m.id ?? "", time: m.time ? Date.parse(m.time) : NaN, topic: store.topic(m.topic), kind };
+}
+
+const utf8 = new TextDecoder();
+
+// isText says whether bytes that are not UTF-8, or are said to be binary, can be read by people all the same: what cannot be is a byte
+// in twenty at most, and nothing of it is what only machines write.
+function isText(read) {
+  return !/[\x00-\x08\x0e-\x1a\x1c-\x1f]/.test(read) && 20 * (read.split("\ufffd").length - 1) <= read.length;
 }
 
 function bytesToString(data) {

@@ -61,6 +61,14 @@ class Chunk {
   idList() { return this.ids ?? this.idText.split("\n"); }
 }
 
+// lastOf returns the last id of each topic in a chunk. They are copies: a part of a string keeps the whole of it in memory.
+function lastOf(chunk, names) {
+  const last = new Map();
+  chunk.idList().forEach((id, i) => id && last.set(names[chunk.topics[i]], id));
+  for (const [name, id] of last) last.set(name, [...id].join(""));
+  return last;
+}
+
 export class Store {
   constructor(limits) {
     this.limits = limits; // {lines, bytes}
@@ -133,8 +141,7 @@ export class Store {
       this.sealedBytes -= c.bytes;
       n += c.count;
       const before = this.lastIds;
-      this.lastIds = new Map(before);
-      c.idList().forEach((id, i) => id && this.lastIds.set(this.names[c.topics[i]], id));
+      this.lastIds = new Map([...before, ...lastOf(c, this.names)]);
       this.marks.push({ ids: before, count: c.count });
       if (this.marks.length > 20000) this.marks.shift();
     }

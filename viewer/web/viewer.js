@@ -88,7 +88,7 @@ feed.addEventListener("lines", (e) => {
     list.refresh();
   }
   showTopics();
-  if (list.follow) store.trim();
+  if (list.follow) trim();
   else if (store.size > prefs.keep * slack || store.bytes > maxBytes * slack) rest();
   list.schedule();
   search.step();
@@ -103,6 +103,11 @@ feed.addEventListener("stream", ({ about, detail }) => {
   if (about === "state") status.set(detail);
   if (about === "error" && detail.final) notice(detail.reason);
 });
+
+// trim drops what is too much. What there is above the first line is another question then.
+function trim() {
+  if (store.trim() > 0) endOfOlder = "";
+}
 
 // rest lets the server keep what comes: its buffer is the file.
 function rest() {
@@ -141,7 +146,7 @@ list.addEventListener("follow", () => {
       resting = null;
       connect({ since });
     }
-    store.trim();
+    trim();
   } else {
     pausedAt = store.end;
   }
@@ -461,7 +466,7 @@ function applyView() {
   view.time = prefs.time;
   announcer.on = prefs.announce;
   store.limits.lines = prefs.keep;
-  if (list.follow) store.trim();
+  if (list.follow) trim();
   drawHead();
   applyTheme();
   layout.reset(layout.rowHeight, -1, longest);

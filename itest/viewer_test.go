@@ -454,6 +454,7 @@ func TestViewerIsAccessible(t *testing.T) {
 			p.do("press", "Escape")
 			p.do("press", "Escape")
 			p.do("press", "Home")
+			p.do("eval", "new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
 			p.until("document.querySelector('.fold')")
 			p.do("eval", "document.querySelectorAll('.fold[aria-expanded=false]').forEach((b) => b.click())")
 			p.until("document.querySelector('.row.open')")

@@ -561,7 +561,7 @@ func TestViewerShowsWhatLinesSay(t *testing.T) {
 			p.until(`!document.querySelector(".row time")`)
 			continue
 		}
-		p.until(want + `.test(document.querySelector(".row time").textContent)`)
+		p.until(want + `.test(document.querySelector(".row time")?.textContent)`)
 	}
 
 	p.do("click", "#topics button:first-child") // app is not wanted any more

@@ -111,15 +111,9 @@ export class List extends EventTarget {
     this.schedule();
   }
 
-  // refresh makes rows anew: all, or one.
+  // refresh makes rows anew in the next frame: all, or one.
   refresh(n) {
-    if (n === undefined) {
-      for (const node of this.nodes.values()) node.remove();
-      this.nodes.clear();
-    } else {
-      this.nodes.get(n)?.remove();
-      this.nodes.delete(n);
-    }
+    for (const node of n === undefined ? this.nodes.values() : [this.nodes.get(n)]) if (node) node.stale = true;
     this.schedule();
   }
 
@@ -208,10 +202,13 @@ export class List extends EventTarget {
     while (next && next.number < first) next = next.nextSibling;
     for (let n = first; n < end; n++) {
       let node = nodes.get(n);
-      if (!node) {
+      if (!node || node.stale) {
+        const before = node;
         node = this.make(n);
         node.number = n;
         nodes.set(n, node);
+        before?.replaceWith(node);
+        if (next === before && before) next = node;
       } else if (node.classList.contains("pinned")) {
         node.classList.remove("pinned");
       }

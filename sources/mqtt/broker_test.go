@@ -1,0 +1,304 @@
+package mqtt_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/hooks/auth"
+	"github.com/mochi-mqtt/server/v2/listeners"
+)
+
+// patience is how long nothing may happen before a test gives up.
+const patience = 60 * time.Second
+
+type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// An embedded broker lives in this process.
+type embedded struct {
+	*mochi.Server
+	url string
+}
+
+// newEmbedded starts a broker that lets everybody in, unless it gets hooks of its own; with TLS if config is set.
+func newEmbedded(t testing.TB, config *tls.Config, caps func(*mochi.Capabilities), hooks ...mochi.Hook) *embedded {
+	t.Helper()
+	opts := &mochi.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler), Capabilities: mochi.NewDefaultServerCapabilities()}
+	if caps != nil {
+		caps(opts.Capabilities)
+	}
+	b := &embedded{Server: mochi.New(opts)}
+	if len(hooks) == 0 {
+		hooks = []mochi.Hook{new(auth.AllowHook)}
+	}
+	for _, h := range hooks {
+		if err := b.AddHook(h, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.url = "mqtt://" + l.Addr().String()
+	if config != nil {
+		l = tls.NewListener(l, config)
+		b.url = "mqtts://" + l.Addr().String()
+	}
+	if err := b.AddListener(listeners.NewNet("main", l)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Serve(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func (b *embedded) publish(t testing.TB, topic, data string, retain bool, qos byte) {
+	t.Helper()
+	if err := b.Publish(topic, []byte(data), retain, qos); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// subscribed waits until a client has a subscription.
+func (b *embedded) subscribed(t testing.TB, filter string) {
+	t.Helper()
+	eventually(t, "a subscription to "+filter, func() bool {
+		for _, c := range b.Clients.GetAll() {
+			if _, ok := c.State.Subscriptions.Get(filter); ok && !c.Closed() {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// A mosquitto is Debian's broker, which keeps what it has in a file when it is told to stop.
+type mosquitto struct {
+	dir string
+	cmd *exec.Cmd
+	out bytes.Buffer
+}
+
+func newMosquitto(t testing.TB) *mosquitto {
+	t.Helper()
+	path, err := exec.LookPath("mosquitto")
+	if err != nil {
+		if path = "/usr/sbin/mosquitto"; os.Getenv("CI") == "true" { // not in everybody's PATH
+			if _, err := os.Stat(path); err != nil {
+				t.Fatalf("mosquitto is missing, and with CI=true nothing is skipped: %v", err)
+			}
+		} else if _, err := os.Stat(path); err != nil {
+			t.Skipf("mosquitto is missing: %v", err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "mqtt") // a socket's path has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b := &mosquitto{dir: dir}
+	config := fmt.Sprintf("listener 0 %s\nuser root\nallow_anonymous true\npersistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 0\n",
+		b.socket(), dir)
+	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, path)
+	t.Cleanup(func() { b.stop(t) })
+	return b
+}
+
+func (b *mosquitto) socket() string { return filepath.Join(b.dir, "s") }
+
+func (b *mosquitto) start(t testing.TB, path string) {
+	t.Helper()
+	b.cmd = exec.Command(path, "-c", filepath.Join(b.dir, "conf"))
+	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
+	if err := b.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "mosquitto to listen", func() bool {
+		c, err := net.Dial("unix", b.socket())
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// stop ends the broker as its init system would.
+func (b *mosquitto) stop(t testing.TB) {
+	t.Helper()
+	if b.cmd.ProcessState != nil {
+		return
+	}
+	_ = b.cmd.Process.Signal(syscall.SIGTERM)
+	if err := b.cmd.Wait(); err != nil {
+		t.Errorf("mosquitto: %v\n%s", err, &b.out)
+	}
+}
+
+func (b *mosquitto) restart(t testing.TB) {
+	t.Helper()
+	b.stop(t)
+	b.start(t, b.cmd.Path)
+}
+
+func (b *mosquitto) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", b.socket())
+}
+
+// A client publishes, and makes sessions for others to find.
+type client struct {
+	t      testing.TB
+	dial   dialer
+	id     string
+	expiry uint32
+	c      *paho.Client
+}
+
+func (c *client) connect() error {
+	conn, err := c.dial(context.Background(), "", "")
+	if err != nil {
+		return err
+	}
+	c.c = paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(conn), PacketTimeout: patience})
+	_, err = c.c.Connect(context.Background(), &paho.Connect{ClientID: c.id, Properties: &paho.ConnectProperties{SessionExpiryInterval: &c.expiry}})
+	return err
+}
+
+// publish publishes until the broker says that it has the message.
+func (c *client) publish(topic, data string, qos byte) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		err := errors.New("no connection")
+		if c.c == nil {
+			err = c.connect()
+		} else {
+			_, err = c.c.Publish(context.Background(), &paho.Publish{Topic: topic, Payload: []byte(data), QoS: qos})
+			if err == nil {
+				return
+			}
+		}
+		if err != nil {
+			c.close()
+		}
+		if time.Now().After(deadline) {
+			c.t.Errorf("publish: %v", err)
+			return
+		}
+	}
+}
+
+func (c *client) close() {
+	if c.c != nil {
+		_ = c.c.Disconnect(new(paho.Disconnect))
+	}
+	c.c = nil
+}
+
+// leaveSession makes a session with a subscription, so that the broker keeps what comes.
+func leaveSession(t testing.TB, dial dialer, id, filter string, qos byte) {
+	t.Helper()
+	c := &client{t: t, dial: dial, id: id, expiry: 3600}
+	if err := c.connect(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	_, err := c.c.Subscribe(context.Background(), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: filter, QoS: qos}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A line is a network that somebody cuts.
+type line struct {
+	to dialer
+
+	mu     sync.Mutex // guards the rest
+	conns  map[net.Conn]bool
+	writes int // after which a new connection becomes deaf, and then breaks; 0 for never
+}
+
+func (l *line) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := l.to(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		l.conns = make(map[net.Conn]bool)
+	}
+	fc := &frailConn{Conn: c, line: l, writes: l.writes}
+	l.conns[fc] = true
+	return fc, nil
+}
+
+// cut breaks all connections.
+func (l *line) cut() {
+	l.mu.Lock()
+	conns := l.conns
+	l.conns = nil
+	l.mu.Unlock()
+	for c := range conns {
+		c.Close()
+	}
+}
+
+// A frailConn loses what is written, after some writes, and then breaks.
+type frailConn struct {
+	net.Conn
+	line   *line
+	mu     sync.Mutex // guards the rest
+	writes int
+	done   int
+}
+
+const lastWords = 3 // writes that are lost before the connection breaks
+
+func (c *frailConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	c.done++
+	deaf, broken := c.writes > 0 && c.done > c.writes, c.writes > 0 && c.done > c.writes+lastWords
+	c.mu.Unlock()
+	switch {
+	case broken:
+		c.Close()
+		return 0, io.ErrClosedPipe
+	case deaf:
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up after %v: %s", patience, what)
+		}
+	}
+}

@@ -94,6 +94,19 @@ func (b *embedded) subscribed(t testing.TB, filter string) {
 	})
 }
 
+// acknowledged waits until no client owes an acknowledgement.
+func (b *embedded) acknowledged(t testing.TB) {
+	t.Helper()
+	eventually(t, "the acknowledgements", func() bool {
+		for _, c := range b.Clients.GetAll() {
+			if c.State.Inflight.Len() > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A mosquitto is Debian's broker, which keeps what it has in a file when it is told to stop.
 type mosquitto struct {
 	dir string

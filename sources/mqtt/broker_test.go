@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -198,6 +197,9 @@ func (c *client) connect() error {
 	}
 	c.c = paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(conn), PacketTimeout: patience})
 	_, err = c.c.Connect(context.Background(), &paho.Connect{ClientID: c.id, Properties: &paho.ConnectProperties{SessionExpiryInterval: &c.expiry}})
+	if err != nil {
+		c.c = nil // which can't be closed
+	}
 	return err
 }
 
@@ -205,18 +207,17 @@ func (c *client) connect() error {
 func (c *client) publish(topic, data string, qos byte) {
 	c.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
-		err := errors.New("no connection")
+		var err error
 		if c.c == nil {
 			err = c.connect()
-		} else {
+		}
+		if err == nil {
 			_, err = c.c.Publish(context.Background(), &paho.Publish{Topic: topic, Payload: []byte(data), QoS: qos})
-			if err == nil {
-				return
-			}
 		}
-		if err != nil {
-			c.close()
+		if err == nil {
+			return
 		}
+		c.close()
 		if time.Now().After(deadline) {
 			c.t.Errorf("publish: %v", err)
 			return

@@ -10,9 +10,9 @@ import (
 // checkFilter reports what is wrong with a topic filter: sections 4.7 and 4.8.2 of the MQTT standard.
 func checkFilter(filter string) error {
 	rest := filter
-	if shared, ok := strings.CutPrefix(filter, "$share/"); ok {
+	if first, shared, _ := strings.Cut(filter, "/"); first == "$share" {
 		var group string
-		if group, rest, ok = strings.Cut(shared, "/"); !ok || group == "" || strings.ContainsAny(group, "+#") {
+		if group, rest, _ = strings.Cut(shared, "/"); group == "" || rest == "" || strings.ContainsAny(group, "+#") {
 			return fmt.Errorf("filter %q: a shared one is $share/GROUP/FILTER", filter)
 		}
 	}

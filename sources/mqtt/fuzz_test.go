@@ -13,6 +13,10 @@ func FuzzFilter(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, filter string) {
+		group, _, _ := strings.Cut(filter, "/")
+		if group != "$share" && strings.EqualFold(group, "$share") {
+			return // this broker reads it as if it were in small letters
+		}
 		if err := checkFilter(filter); err == nil && !mochi.IsValidFilter(filter, false) {
 			t.Errorf("%q: a broker says that it is not valid", filter)
 		}

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -108,9 +107,10 @@ func (b *embedded) acknowledged(t testing.TB) {
 
 // A mosquitto is Debian's broker, which keeps what it has in a file when it is told to stop.
 type mosquitto struct {
-	dir string
-	cmd *exec.Cmd
-	out bytes.Buffer
+	dir, path string
+	cmd       *exec.Cmd
+	stdin     io.Closer // which ends it
+	out       bytes.Buffer
 }
 
 func newMosquitto(t testing.TB) *mosquitto {
@@ -130,24 +130,29 @@ func newMosquitto(t testing.TB) *mosquitto {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &mosquitto{dir: dir}
+	b := &mosquitto{dir: dir, path: path}
 	config := fmt.Sprintf("listener 0 %s\nuser root\nallow_anonymous true\npersistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 0\n",
 		b.socket(), dir)
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b.start(t, path)
+	b.start(t)
 	t.Cleanup(func() { b.stop(t) })
 	return b
 }
 
 func (b *mosquitto) socket() string { return filepath.Join(b.dir, "s") }
 
-func (b *mosquitto) start(t testing.TB, path string) {
+func (b *mosquitto) start(t testing.TB) {
 	t.Helper()
-	b.cmd = exec.Command(path, "-c", filepath.Join(b.dir, "conf"))
+	// It ends with this process, however that ends.
+	b.cmd = exec.Command("sh", "-c", `"$0" -c "$1" </dev/null & read end; kill $!; wait $!`, b.path, filepath.Join(b.dir, "conf"))
 	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
-	if err := b.cmd.Start(); err != nil {
+	var err error
+	if b.stdin, err = b.cmd.StdinPipe(); err == nil {
+		err = b.cmd.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "mosquitto to listen", func() bool {
@@ -165,7 +170,7 @@ func (b *mosquitto) stop(t testing.TB) {
 	if b.cmd.ProcessState != nil {
 		return
 	}
-	_ = b.cmd.Process.Signal(syscall.SIGTERM)
+	b.stdin.Close()
 	if err := b.cmd.Wait(); err != nil {
 		t.Errorf("mosquitto: %v\n%s", err, &b.out)
 	}
@@ -174,7 +179,7 @@ func (b *mosquitto) stop(t testing.TB) {
 func (b *mosquitto) restart(t testing.TB) {
 	t.Helper()
 	b.stop(t)
-	b.start(t, b.cmd.Path)
+	b.start(t)
 }
 
 func (b *mosquitto) dial(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -33,12 +33,8 @@ func (s *server) String() string { return s.url.Scheme + "://" + s.url.Host }
 // parseServer reads a URL of Source.Servers. Its errors do not tell a password.
 func parseServer(text string) (*server, error) {
 	u, err := url.Parse(text)
-	if err != nil {
-		var wrong *url.Error
-		if errors.As(err, &wrong) {
-			err = wrong.Err // the rest is the text
-		}
-		return nil, fmt.Errorf("a server's URL: %w", err)
+	if err != nil { // which might tell the password
+		return nil, errors.New("a server's URL is none; what is reserved in a password has to be percent-encoded")
 	}
 	s := &server{url: u}
 	var port string

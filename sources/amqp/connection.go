@@ -263,7 +263,7 @@ func binary(d *amqp091.Delivery) bool {
 		return true // compressed
 	}
 	switch kind, _, _ := mime.ParseMediaType(d.ContentType); {
-	case kind == "" || kind == "application/octet-stream": // nobody has thought about it
+	case !strings.Contains(kind, "/") || kind == "application/octet-stream": // nobody has thought about it
 		return !utf8.Valid(d.Body)
 	default:
 		return !textual(kind)

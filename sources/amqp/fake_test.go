@@ -37,7 +37,8 @@ type fakeMessage struct {
 
 type fakeQueue struct {
 	ready    []fakeMessage
-	args     string // as they came
+	bits     byte // 2 is durable
+	args     string
 	consumer *fakeChannel
 	rejected int
 }
@@ -52,6 +53,17 @@ func newFake(t testing.TB, queues ...string) *fake {
 	for _, q := range queues {
 		f.queues[q] = new(fakeQueue)
 	}
+	f.serve(l)
+	t.Cleanup(func() {
+		l.Close()
+		f.cut()
+		f.served.Wait()
+	})
+	return f
+}
+
+// serve takes connections until the listener is closed.
+func (f *fake) serve(l net.Listener) {
 	f.served.Go(func() {
 		for {
 			nc, err := l.Accept()
@@ -65,12 +77,6 @@ func newFake(t testing.TB, queues ...string) *fake {
 			f.served.Go(c.serve)
 		}
 	})
-	t.Cleanup(func() {
-		l.Close()
-		f.cut()
-		f.served.Wait()
-	})
-	return f
 }
 
 // cut breaks all connections.
@@ -216,7 +222,7 @@ func (c *fakeConn) method(channel uint16, a args) (ended bool) {
 	case [2]uint16{20, 41}: // close-ok
 	case [2]uint16{50, 10}: // queue.declare
 		a.short()
-		ch.declare(a.str(), a.octet()&1 != 0, string(a))
+		ch.declare(a.str(), a.octet(), string(a))
 	case [2]uint16{50, 20}: // bind
 		a.short()
 		c.binds = append(c.binds, a.str(), a.str(), a.str())
@@ -245,13 +251,14 @@ func (c *fakeConn) method(channel uint16, a args) (ended bool) {
 
 func (ch *fakeChannel) send(w *writer) { ch.conn.send(ch.id, w) }
 
-func (ch *fakeChannel) declare(name string, passive bool, args string) {
-	if passive && ch.conn.queues[name] == nil {
+func (ch *fakeChannel) declare(name string, bits byte, args string) {
+	if bits&1 != 0 && // passive
+		ch.conn.queues[name] == nil {
 		ch.send(method(20, 40).short(404).str("NOT_FOUND").short(50).short(10))
 		return
 	}
 	if ch.conn.queues[name] == nil {
-		ch.conn.queues[name] = &fakeQueue{args: args}
+		ch.conn.queues[name] = &fakeQueue{bits: bits, args: args}
 	}
 	ch.send(method(50, 11).str(name).long(0).long(0))
 }
@@ -310,8 +317,8 @@ func (q *fakeQueue) deliver() {
 		}
 		head := new(writer).short(60).short(0).longlong(uint64(len(m.body))).short(1<<15 | 1<<14 | 1<<12).str(m.contentType).str(m.encoding).octet(mode)
 		ch.conn.frame(2, ch.id, head.Bytes())
-		if len(m.body) > 0 {
-			ch.conn.frame(3, ch.id, m.body)
+		for body := range slices.Chunk(m.body, 100_000) {
+			ch.conn.frame(3, ch.id, body)
 		}
 	}
 }

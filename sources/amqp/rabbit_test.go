@@ -37,9 +37,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if r := theRabbit.rabbit; r != nil {
 		r.kill()
-		stop := exec.Command("epmd", "-port", r.epmd, "-kill") // the daemon that Erlang has left behind
-		stop.Env = append(os.Environ(), "ERL_EPMD_RELAXED_COMMAND_CHECK=1")
-		_ = stop.Run()
+		_ = exec.Command("epmd", "-port", r.epmd, "-kill").Run() // the daemon that Erlang has left behind
 		os.RemoveAll(r.dir)
 	}
 	os.Exit(code)
@@ -100,7 +98,7 @@ func (r *rabbit) start(t testing.TB) {
 	r.cmd.Env = append(os.Environ(),
 		"HOME="+r.dir, // for Erlang's cookie
 		"RABBITMQ_NODENAME=test"+r.port+"@localhost", "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_NODE_PORT="+r.port, "RABBITMQ_DIST_PORT="+freePort(t),
-		"ERL_EPMD_PORT="+r.epmd, "ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_EPMD_PORT="+r.epmd, "ERL_EPMD_ADDRESS=127.0.0.1", "ERL_EPMD_RELAXED_COMMAND_CHECK=1",
 		"RABBITMQ_MNESIA_BASE="+r.dir+"/db", "RABBITMQ_LOG_BASE="+r.dir+"/log", "RABBITMQ_CONFIG_FILE="+r.dir+"/none",
 		"RABBITMQ_GENERATED_CONFIG_DIR="+r.dir+"/config", "RABBITMQ_ENABLED_PLUGINS_FILE="+plugins, "RABBITMQ_LOGS=-",
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 1:1 +sbwt none", // no busy waiting

@@ -19,7 +19,6 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
 )
 
 // patience is how long nothing may happen before a test gives up.
@@ -30,7 +29,13 @@ type dialer = func(ctx context.Context, network, address string) (net.Conn, erro
 // An embedded broker lives in this process.
 type embedded struct {
 	*mochi.Server
-	url string
+	url    string
+	l      net.Listener
+	served sync.WaitGroup // its own has a race with Close
+
+	mu    sync.Mutex // guards the rest
+	over  bool
+	conns []net.Conn
 }
 
 // newEmbedded starts a broker that lets everybody in, unless it gets hooks of its own; with TLS if config is set.
@@ -58,13 +63,21 @@ func newEmbedded(t testing.TB, config *tls.Config, caps func(*mochi.Capabilities
 		l = tls.NewListener(l, config)
 		b.url = "mqtts://" + l.Addr().String()
 	}
-	if err := b.AddListener(listeners.NewNet("main", l)); err != nil {
-		t.Fatal(err)
-	}
+	b.l = l
 	if err := b.Serve(); err != nil {
 		t.Fatal(err)
 	}
+	b.served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b.served.Go(func() { b.attach(c) })
+		}
+	})
 	t.Cleanup(func() {
+		b.kill()
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
@@ -72,8 +85,34 @@ func newEmbedded(t testing.TB, config *tls.Config, caps func(*mochi.Capabilities
 	return b
 }
 
+// attach serves a connection.
+func (b *embedded) attach(c net.Conn) {
+	b.mu.Lock()
+	over := b.over
+	b.conns = append(b.conns, c)
+	b.mu.Unlock()
+	if over {
+		c.Close()
+	}
+	_ = b.EstablishConnection("main", c)
+}
+
+// kill ends the broker as far as its clients can see.
+func (b *embedded) kill() {
+	b.l.Close()
+	b.mu.Lock()
+	b.over = true
+	for _, c := range b.conns {
+		c.Close()
+	}
+	b.mu.Unlock()
+	b.served.Wait()
+}
+
+// publish publishes when all is acknowledged: the broker has a deadlock if it does both at the same time.
 func (b *embedded) publish(t testing.TB, topic, data string, retain bool, qos byte) {
 	t.Helper()
+	b.acknowledged(t)
 	if err := b.Publish(topic, []byte(data), retain, qos); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +170,7 @@ func newMosquitto(t testing.TB) *mosquitto {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b := &mosquitto{dir: dir, path: path}
-	config := fmt.Sprintf("listener 0 %s\nuser root\nallow_anonymous true\npersistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 0\n",
+	config := fmt.Sprintf("listener 0 %s\nuser root\nallow_anonymous true\npersistence true\npersistence_location %s/\nmax_queued_messages 0\n",
 		b.socket(), dir)
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)

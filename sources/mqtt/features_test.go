@@ -218,7 +218,7 @@ func TestTLSAndWebSockets(t *testing.T) {
 			t.Errorf("%v, subprotocol %q", err, c.Subprotocol())
 			return
 		}
-		_ = b.EstablishConnection("main", websocket.NetConn(context.Background(), c, websocket.MessageBinary))
+		b.attach(websocket.NetConn(context.Background(), c, websocket.MessageBinary))
 	})
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())

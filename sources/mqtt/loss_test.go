@@ -218,11 +218,7 @@ func TestABrokerThatHasForgottenTheSessionIsAGap(t *testing.T) {
 	first.subscribed(t, "log")
 	first.publish(t, "log", "one", false, 1)
 	r.wait(1)
-	first.Listeners.CloseAll(func(string) { // the broker is gone, and with it what it knew
-		for _, c := range first.Clients.GetAll() {
-			c.Stop(errors.New("killed"))
-		}
-	})
+	first.kill() // and with it what it knew
 	second.subscribed(t, "log")
 	second.publish(t, "log", "two", false, 1)
 	second.publish(t, "other", "three", false, 1) // no gap: nothing has come from it before

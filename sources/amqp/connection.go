@@ -188,11 +188,9 @@ func (l *link) receive(ch *amqp091.Channel, deliveries <-chan amqp091.Delivery) 
 		select {
 		case <-l.ctx.Done():
 			return nil
-		case <-canceled:
-			return fmt.Errorf("the broker has ended the consumer: queue %q is gone, or its node is", l.src.name)
 		case d, ok := <-deliveries:
 			if !ok {
-				return lost(closed, canceled, l.src.name)
+				return l.lost(closed, canceled)
 			}
 			if err := l.deliver(d); err != nil {
 				return err
@@ -201,15 +199,13 @@ func (l *link) receive(ch *amqp091.Channel, deliveries <-chan amqp091.Delivery) 
 	}
 }
 
-// lost is why there are no more deliveries.
-func lost(closed <-chan *amqp091.Error, canceled <-chan string, queue string) error {
-	select {
-	case err := <-closed:
-		if err != nil {
-			return fmt.Errorf("connection lost: %w", err)
-		}
-	case <-canceled:
-		return fmt.Errorf("the broker has ended the consumer: queue %q is gone, or its node is", queue)
+// lost is why there are no more deliveries. The client closes both channels when it has said what it knows.
+func (l *link) lost(closed <-chan *amqp091.Error, canceled <-chan string) error {
+	if _, told := <-canceled; told {
+		return fmt.Errorf("the broker has ended the consumer: queue %q is gone, or its node is", l.src.name)
+	}
+	if err := <-closed; err != nil {
+		return fmt.Errorf("connection lost: %w", err)
 	}
 	return errors.New("connection lost")
 }

@@ -15,7 +15,9 @@ func TestNothingIsLostWhileRabbitMQIsKilled(t *testing.T) {
 	const kills, lines = 2, 200 // lines for each
 	r := newRabbit(t)
 	src := &amqp.Source{Servers: []string{r.url}, Exchange: "logs", Keys: []string{"log.*"}, Topic: func(string) (string, bool) { return "log", true }}
-	setUp(t, r.url, func(ch *amqp091.Channel) error { return ch.ExchangeDeclare("logs", "topic", true, false, false, false, nil) })
+	setUp(t, r.url, func(ch *amqp091.Channel) error {
+		return ch.ExchangeDeclare("logs", "topic", true, false, false, false, nil)
+	})
 	run := start(t, src)
 	p := &publisher{t: t, url: r.url}
 	defer p.close()
@@ -67,7 +69,9 @@ func TestNothingIsLostWhileRabbitMQIsKilled(t *testing.T) {
 // A queue with a random name goes with Run, and until then stays.
 func TestAQueueOfItsOwnInRabbitMQ(t *testing.T) {
 	r := newRabbit(t)
-	setUp(t, r.url, func(ch *amqp091.Channel) error { return ch.ExchangeDeclare("own", "fanout", true, false, false, false, nil) })
+	setUp(t, r.url, func(ch *amqp091.Channel) error {
+		return ch.ExchangeDeclare("own", "fanout", true, false, false, false, nil)
+	})
 	// A message that finds no queue comes back.
 	unrouted := func() (none bool) {
 		setUp(t, r.url, func(ch *amqp091.Channel) error {

@@ -23,7 +23,7 @@ type fake struct {
 	queues map[string]*fakeQueue
 	binds  []string // queue, exchange and key, each
 	acks   int      // so far
-	deaf   bool     // acknowledgements are not heard
+	deaf   bool     // new connections do not hear acknowledgements
 	mute   bool     // nothing is answered
 	served sync.WaitGroup
 }
@@ -72,6 +72,7 @@ func (f *fake) serve(l net.Listener) {
 			}
 			c := &fakeConn{fake: f, Conn: nc, channels: make(map[uint16]*fakeChannel)}
 			f.mu.Lock()
+			c.ignores = f.deaf
 			f.conns[c] = true
 			f.mu.Unlock()
 			f.served.Go(c.serve)
@@ -139,6 +140,7 @@ func (f *fake) settled(queue string) {
 type fakeConn struct {
 	*fake
 	net.Conn
+	ignores  bool // acknowledgements
 	channels map[uint16]*fakeChannel
 }
 
@@ -271,7 +273,7 @@ func (ch *fakeChannel) settle(tag uint64, reject bool) {
 		}
 		return
 	}
-	if ch.conn.deaf {
+	if ch.conn.ignores {
 		return
 	}
 	ch.conn.acks++

@@ -196,8 +196,8 @@ func TestARestartedProcessGetsWhatHasComeMeanwhile(t *testing.T) {
 	}
 	second.stop()
 	c.publish("log", "not for it", 1)
-	clean := newSource()
-	clean.CleanStart = true
+	clean, cuttable := newSource(), &line{to: b.dial}
+	clean.CleanStart, clean.Dial = true, cuttable.dial
 	third := start(t, clean)
 	eventually(t, "a message after a clean start", func() bool {
 		c.publish("log", "new", 1)
@@ -205,6 +205,14 @@ func TestARestartedProcessGetsWhatHasComeMeanwhile(t *testing.T) {
 	})
 	if got := texts(third.rec.Messages()); got[0] != "new" {
 		t.Errorf("after a clean start got %q", got)
+	}
+	cuttable.cut() // the session that it has begun goes on
+	c.publish("log", "newer", 1)
+	eventually(t, "a message after the line was cut", func() bool { return slices.Contains(texts(third.rec.Messages()), "newer") })
+	for _, text := range texts(third.rec.Messages()) {
+		if text != "new" && text != "newer" {
+			t.Errorf("after the line was cut came %q", text)
+		}
 	}
 }
 
@@ -243,10 +251,10 @@ func TestMessagesOfQoS0MayBeMissingAfterAPause(t *testing.T) {
 func TestAGapThatIsRefusedIsDeclaredLater(t *testing.T) {
 	b := newEmbedded(t, nil, nil)
 	cuttable := &line{to: dialTo(b)}
-	src := &mqtt.Source{Servers: []string{b.url}, Dial: cuttable.dial, Filters: []string{"log"}, SessionExpiry: -1}
+	src := &mqtt.Source{Servers: []string{b.url}, Dial: cuttable.dial, Filters: []string{"log"}}
 	r := start(t, src)
 	b.subscribed(t, "log")
-	b.publish(t, "log", "one", false, 1)
+	b.publish(t, "log", "one", false, 0)
 	r.wait(1)
 	refused := 0
 	r.rec.Fail(func(context.Context, []tailcast.Message) error {

@@ -99,7 +99,7 @@ func line(text string) fakeMessage { return fakeMessage{key: "log", body: []byte
 
 func TestAnAcknowledgementThatIsLostBringsAMessageTwice(t *testing.T) {
 	f := newFake(t, "queue")
-	f.deaf = true
+	f.do(func() { f.deaf = true })
 	r := start(t, &amqp.Source{Servers: []string{f.url}, Queue: "queue"})
 	f.publish("queue", line("one"), line("two"))
 	r.wait(2)
@@ -308,7 +308,7 @@ func TestAServerThatIsDownIsPassedOver(t *testing.T) {
 func TestASilentBrokerIsLeft(t *testing.T) {
 	t.Run("before it has said anything", func(t *testing.T) {
 		f := newFake(t, "queue")
-		f.mute = true
+		f.do(func() { f.mute = true })
 		r := start(t, &amqp.Source{Servers: []string{f.url}, Queue: "queue"})
 		eventually(t, "a connection", func() (ok bool) { f.do(func() { ok = len(f.conns) > 0 }); return ok })
 		r.stop()

@@ -106,7 +106,9 @@ func TestAnAcknowledgementThatIsLostBringsAMessageTwice(t *testing.T) {
 	f.do(func() { f.deaf = false })
 	f.cut()
 	want(t, r.wait(4), "one", "two", "one", "two")
-	wantError(t, <-r.errs, "connection", false) // lost, or not open for an acknowledgement
+	if err := <-r.errs; strings.Contains(err.Error(), "ended the consumer") {
+		t.Errorf("the queue is there, and the error is %v", err)
+	}
 	f.settled("queue")
 	f.cut()
 	f.publish("queue", line("three"))

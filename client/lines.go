@@ -48,10 +48,10 @@ func (l *lines) next() ([]byte, error) {
 
 func (l *lines) read() {
 	if l.end == cap(l.buf) {
-		l.buf = append(make([]byte, 0, min(max(2*l.end, usualBuffer), l.max+1)), l.buf[:l.end]...)
+		l.buf = append(make([]byte, 0, min(max(2*l.end, usualBuffer)-1, l.max)+1), l.buf[:l.end]...)
 	}
 	l.buf = l.buf[:cap(l.buf)]
 	var n int
-	n, l.err = l.r.Read(l.buf[l.end:min(len(l.buf), max(l.end, l.max)+1)])
+	n, l.err = l.r.Read(l.buf[l.end : min(len(l.buf)-1, max(l.end, l.max))+1]) // l.max may be the largest int
 	l.end += n
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -390,8 +391,12 @@ func TestALineThatIsTooLong(t *testing.T) {
 				t.Errorf("%d more: %q, %v", extra, data(msgs), err)
 			}
 		}
+		s := newScripted(t, head+fits+"…")
+		if msgs, err := s.follow(t, 1, client.WithMaxLine(math.MaxInt)); err != nil || len(msgs) != 1 {
+			t.Errorf("without a limit: %q, %v", data(msgs), err)
+		}
 		large := `{"id":"11.1","topic":"app","data":"` + strings.Repeat("x", 3<<20) + "\"}\n"
-		s := newScripted(t, head+large+line(2)+large+line(3)+"…")
+		s = newScripted(t, head+large+line(2)+large+line(3)+"…")
 		msgs, err := s.follow(t, 4)
 		if got := data(msgs); err != nil || len(got[0]) != 3<<20 || got[0] != got[2] || got[1] != "line 2" || got[3] != "line 3" {
 			t.Errorf("%d messages, %v", len(got), err)

@@ -76,6 +76,9 @@ func (f *follower) get(ctx context.Context, w *watch) (*http.Response, error) {
 	check := client.CheckRedirect
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		req.URL = f.url(req.URL) // a Location need not repeat the query, and without it the place would be lost
+		if f.cfg.header.Get("Referer") == "" {
+			req.Header.Del("Referer") // in which net/http has put the URL before, with what is for nobody else
+		}
 		switch {
 		case check != nil:
 			return check(req, via)

@@ -336,6 +336,9 @@ func TestARedirectKeepsThePlace(t *testing.T) {
 				t.Errorf("request %d: %v", n, q)
 			}
 		}
+		if ref := s.asked[3].Referer(); ref != "" { // it would be the URL with its query
+			t.Errorf("the other host is told of %s", ref)
+		}
 		if s.asked[3].Host != "other.example" || s.asked[3].URL.Path != "/there" {
 			t.Errorf("the last one went to %v", s.asked[3])
 		}

@@ -15,18 +15,21 @@ import (
 	"github.com/tailcast/tailcast"
 )
 
-// newClient returns what requests are made with, and its transport if that is nobody else's.
-func newClient(given *http.Client) (*http.Client, *http.Transport) {
-	if given == nil {
-		if t, ok := http.DefaultTransport.(*http.Transport); ok {
-			own := t.Clone()
-			return &http.Client{Transport: own}, own
-		}
-		return &http.Client{}, nil
+// newClient returns what the requests of one connection are made with, and what leaves nothing of it behind. A transport of its own
+// is for one connection only: with HTTP/2, the next one would be a stream of the same connection, also where that is dead.
+func newClient(given *http.Client) (c *http.Client, leave func()) {
+	if given != nil {
+		c := *given
+		c.Timeout = 0
+		return &c, func() {}
 	}
-	c := *given
-	c.Timeout = 0
-	return &c, nil
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return &http.Client{}, func() {}
+	}
+	own := t.Clone()
+	own.IdleConnTimeout = time.Second // a stream of HTTP/2 that is cancelled may end after Close has returned
+	return &http.Client{Transport: own}, own.CloseIdleConnections
 }
 
 // once is one connection. It returns why that has ended.
@@ -35,7 +38,9 @@ func (f *follower) once(ctx context.Context, take func([]object) error) error {
 	defer cancel(nil)
 	w := newWatch(f.cfg.silence, func() { cancel(errSilent) })
 	defer w.stop()
-	resp, err := f.get(ctx, w)
+	hc, leave := newClient(f.cfg.client)
+	defer leave()
+	resp, err := f.get(ctx, hc, w)
 	if err != nil {
 		return because(ctx, err)
 	}
@@ -65,16 +70,15 @@ func (f *follower) once(ctx context.Context, take func([]object) error) error {
 }
 
 // get sends the request, and waits for the head of its answer.
-func (f *follower) get(ctx context.Context, w *watch) (*http.Response, error) {
+func (f *follower) get(ctx context.Context, hc *http.Client, w *watch) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url(f.base).String(), nil)
 	if err != nil {
 		return nil, finalError{permanentError{err}}
 	}
 	req.Header = f.cfg.header.Clone()
 	req.Header.Set("Accept", "application/x-ndjson")
-	client := *f.client
-	check := client.CheckRedirect
-	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+	check := hc.CheckRedirect
+	hc.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		req.URL = f.url(req.URL) // a Location need not repeat the query, and without it the place would be lost
 		if f.cfg.header.Get("Referer") == "" {
 			req.Header.Del("Referer") // in which net/http has put the URL before, with what is for nobody else
@@ -89,7 +93,7 @@ func (f *follower) get(ctx context.Context, w *watch) (*http.Response, error) {
 	}
 	w.start()
 	defer w.pause()
-	return client.Do(req)
+	return hc.Do(req)
 }
 
 // because names what has ended a connection: what has ended its context, if that is over.

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -48,7 +47,6 @@ func follow(ctx context.Context, url string, cfg *config, yield func(tailcast.Me
 	if err != nil {
 		return err
 	}
-	defer f.close()
 	for topic, pos := range cfg.since {
 		f.places.keep(topic, pos)
 	}
@@ -77,11 +75,9 @@ func follow(ctx context.Context, url string, cfg *config, yield func(tailcast.Me
 
 // A follower follows a hub over one connection after the other.
 type follower struct {
-	cfg    *config
-	base   *url.URL
-	client *http.Client
-	own    *http.Transport // to be left without connections; nil if it is somebody else's
-	extra  url.Values      // what is asked for beside cfg.query, and instead of it
+	cfg   *config
+	base  *url.URL
+	extra url.Values // what is asked for beside cfg.query, and instead of it
 
 	places  places
 	objects []object // of the lines that are being looked at
@@ -98,15 +94,7 @@ func newFollower(at string, cfg *config) (*follower, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, finalError{permanentError{fmt.Errorf("%q is no URL of http or https", u.Redacted())}}
 	}
-	f := &follower{cfg: cfg, base: u, extra: make(url.Values)}
-	f.client, f.own = newClient(cfg.client)
-	return f, nil
-}
-
-func (f *follower) close() {
-	if f.own != nil {
-		f.own.CloseIdleConnections()
-	}
+	return &follower{cfg: cfg, base: u, extra: make(url.Values)}, nil
 }
 
 // note keeps what an object says of the client's place.

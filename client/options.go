@@ -21,7 +21,7 @@ func (o option) apply(c *config) { o(c) }
 
 // config is what the options make; it does not change afterwards.
 type config struct {
-	client  *http.Client // nil: one for each loop
+	client  *http.Client // nil: one for each connection
 	header  http.Header
 	query   url.Values // what is asked for beside positions
 	since   map[string]tailcast.Position
@@ -52,7 +52,8 @@ func must(ok bool, reason string) {
 }
 
 // WithHTTPClient sets what requests are made with: for TLS, proxies, cookies, tracing. Its Timeout, which is for whole responses, does
-// not count. The default is a copy of http.DefaultTransport for each loop, which leaves nothing behind.
+// not count. The default is a copy of http.DefaultTransport for each connection, which leaves nothing behind. A Client that speaks
+// HTTP/2 should send pings (http.Transport.HTTP2): else a connection of its that is dead may be used again until the system gives it up.
 func WithHTTPClient(c *http.Client) Option {
 	must(c != nil, "WithHTTPClient: nil Client")
 	return option(func(cfg *config) { cfg.client = c })

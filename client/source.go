@@ -57,7 +57,6 @@ func (r *Relay) run(ctx context.Context, pub tailcast.Publisher) error {
 	if err != nil {
 		return err
 	}
-	defer f.close()
 	if _, ok := f.asked("tail"); !ok {
 		f.extra.Set("tail", "0")
 	}
@@ -203,7 +202,6 @@ func (r *Relay) replay(ctx context.Context, topic string, after tailcast.Positio
 	if err != nil {
 		return err
 	}
-	defer f.close()
 	topics, named := f.asked("topic")
 	if after.Epoch == 0 && after != tailcast.Earliest() || named && !slices.Contains(topics, topic) {
 		return tailcast.ErrUnknownPosition

@@ -48,10 +48,11 @@ func TestAllButTheSender(t *testing.T) {
 		publish(speaker.PublishOthers, "a:2", "a:3")
 		publish(s.hub.Publish, "a:4")
 		publish(speaker.PublishOthers, "a:5", "b:6")
-		publish(s.hub.Publish, "b:7")
 		frames(t, bob, "1", "2", "3", "4", "5")
 		sse.events("1", "2", "3", "4", "5")
-		frames(t, ann, "1", "4", "7")
+		frames(t, ann, "1", "4")
+		publish(s.hub.Publish, "b:7") // between topics there is no order
+		frames(t, ann, "7")
 		// The newest of all is its own: it still counts as seen.
 		publish(speaker.PublishOthers, "a:8")
 		synctest.Wait()

@@ -36,6 +36,7 @@ type replay struct {
 	gathered bool      // see gather
 	turn     uint64    // Bytes of the log when its turn began
 	stint    stint
+	leaving  uint64 // the epoch before a gap that it has passed on; 0 if another one has begun since, or there was none; as last
 
 	// Guarded by topic.mu.
 	life    int      // topic.lives when it began
@@ -132,7 +133,7 @@ func newReplay(h *Hub, t *topic, r Replayer, from Position) *replay {
 	p.log.Spare(4)
 	p.fan = h.pool.NewTopic(stream.Retention{})
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.stint.turns = &h.turns
+	p.stint.turns, p.stint.quiet = &h.turns, p.quiet
 	return p
 }
 
@@ -329,6 +330,9 @@ func (p *replay) add(msgs []Message) error {
 		return context.Cause(p.ctx)
 	}
 	defer p.stint.rest()
+	if p.joins() { // what comes now has come to that log before
+		return errJoined
+	}
 	for len(msgs) > 0 {
 		n := slices.IndexFunc(msgs, func(m Message) bool { return m.Gap != nil })
 		switch {
@@ -339,6 +343,7 @@ func (p *replay) add(msgs []Message) error {
 			if p.bridges(msgs[0].Gap) {
 				return errJoined
 			}
+			p.leaving = p.last.Epoch
 		}
 		if err := p.append(msgs[:n]); err != nil {
 			return err
@@ -377,7 +382,11 @@ func (p *replay) append(msgs []Message) error {
 	}
 	a.End(time.Now())
 	p.fan.Wake()
-	arrive(p.note(msgs), p)
+	here, gone := p.note(msgs)
+	arrive(here, p)
+	for _, s := range gone {
+		s.disappoint(p)
+	}
 	return nil
 }
 
@@ -389,8 +398,8 @@ func (p *replay) check(m *Message) error {
 	return p.hub.checkContent(m)
 }
 
-// note notes how far it has read, and returns those who have waited for that.
-func (p *replay) note(msgs []Message) (here []follower) {
+// note notes how far it has read, and returns those who have waited for that, and those who wait for what is not going to come.
+func (p *replay) note(msgs []Message) (here, gone []follower) {
 	p.topic.mu.Lock()
 	defer p.topic.mu.Unlock()
 	for i := range msgs {
@@ -406,7 +415,15 @@ func (p *replay) note(msgs []Message) (here []follower) {
 			here = append(here, p.takeExpected(pos)...)
 		}
 	}
-	return here
+	if p.leaving != 0 && p.leaving != p.last.Epoch { // a gap, and another epoch behind it
+		for pos := range p.expect {
+			if pos.Epoch == p.leaving {
+				gone = append(gone, p.takeExpected(pos)...)
+			}
+		}
+		p.leaving = 0
+	}
+	return here, gone
 }
 
 // joins reports whether the topic's log, or another replay's, goes on after what was read last.
@@ -517,18 +534,36 @@ func (t *topic) chasing(at Position, but *replay) (viewers int) {
 
 // disappoint ends the wait for those whose place should have been read by now.
 func (p *replay) disappoint(end uint64) error {
-	var late []follower
+	p.disappointAll(func() bool { return end > p.until })
+	return p.ctx.Err()
+}
+
+// disappointAll ends the wait for all, if that is so; it is asked with topic.mu held.
+func (p *replay) disappointAll(late func() bool) {
+	var gone []follower
 	p.topic.mu.Lock()
-	if end > p.until {
+	if late() {
 		for pos := range p.expect {
-			late = append(late, p.takeExpected(pos)...)
+			gone = append(gone, p.takeExpected(pos)...)
 		}
 	}
 	p.topic.mu.Unlock()
-	for _, s := range late {
+	for _, s := range gone {
 		s.disappoint(p)
 	}
-	return p.ctx.Err()
+}
+
+// quiet is called now and then while the Replayer has nothing to yield, as one that reads from another server and stands at its head:
+// then what somebody waits for may not be there, and what was read last may have come to the topic's log since.
+func (p *replay) quiet() {
+	p.disappointAll(func() bool { return true })
+	p.topic.mu.Lock()
+	last := p.last
+	p.topic.mu.Unlock()
+	if cur, ok := p.topic.log.After(stream.Position(last)); ok {
+		p.leaveAt(cur)
+		p.cancel()
+	}
 }
 
 // stayNear waits while all viewers have enough to read.
@@ -642,8 +677,10 @@ func (t *turns) waiting() bool {
 // as another server, would hold up all topics of the hub.
 type stint struct {
 	turns *turns
+	quiet func() // called while there is nothing
 
-	mu      sync.Mutex // guards the rest; taken before that of turns
+	mu      sync.Mutex // guards the rest; taken before that of turns, and of topics
+	open    bool       // between begin and end
 	held    bool
 	working bool // what was yielded is being looked at
 	timer   *time.Timer
@@ -657,6 +694,9 @@ func (s *stint) begin(ctx context.Context) bool {
 	if !s.work(ctx) {
 		return false
 	}
+	s.mu.Lock()
+	s.open = true
+	s.mu.Unlock()
 	s.rest()
 	return true
 }
@@ -697,21 +737,22 @@ func (s *stint) rest() {
 func (s *stint) lend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case !s.held || s.working:
-	case s.turns.waiting():
+	if !s.open || s.working {
+		return
+	}
+	s.quiet()
+	if s.held && s.turns.waiting() {
 		s.held = false
 		s.turns.give()
-	default:
-		s.timer.Reset(lendAfter)
 	}
+	s.timer.Reset(lendAfter)
 }
 
 // end gives the turn back.
 func (s *stint) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.working = false
+	s.working, s.open = false, false
 	s.timer.Stop()
 	if s.held {
 		s.held = false

@@ -59,12 +59,12 @@ func (l *Log) at(seq uint64) Cursor {
 	return c
 }
 
-// Newest returns a cursor before the n newest messages, or at the head for n = 0. Events are none.
+// Newest returns a cursor before the n newest messages, or at the head for n = 0: see behindGaps. Events are none.
 func (l *Log) Newest(n int) Cursor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n == 0 {
-		return l.at(l.next)
+		return l.at(l.behindGaps())
 	}
 	for i := len(l.blocks) - 1; i >= 0; i-- {
 		b := l.blocks[i]
@@ -78,6 +78,20 @@ func (l *Log) Newest(n int) Cursor {
 		break
 	}
 	return l.at(l.first)
+}
+
+// behindGaps is the seq of the head, or of the first of those gaps there that have no position: who begins at the head stands at the
+// position of a message, and what is missing after that is to be declared to who comes back there.
+func (l *Log) behindGaps() uint64 {
+	seq := l.next
+	for seq > l.first {
+		b := l.blockOf(seq - 1)
+		if r := &b.recs[seq-1-b.first]; r.pos != (Position{}) {
+			break
+		}
+		seq--
+	}
+	return seq
 }
 
 // newest returns the seq of the n-th message from the end, unless that is older than first.

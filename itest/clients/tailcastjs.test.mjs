@@ -628,6 +628,18 @@ test("a loop's queue is cheap however long it is", async () => {
   while (read < next) assert.equal((await it.next()).value.id, String(read++));
 });
 
+test("what the server sends that is no envelope ends the connection, and no position is kept of it", async () => {
+  for (const text of ["null", "5", '"x"', "[]", '{"id":"2","topic":"a","data":"%%%","b64":true}', '{"id":"2","topic":"a"}']) {
+    const s = await begin({ minDelay: 20 * seconds });
+    sockets.at(-1).open().tell(message("1"), text, message("3"));
+    assert.equal(s.state, "waiting", text);
+    assert.match(newest(s.log).reason, /^an envelope cannot be read: /);
+    assert.deepEqual(data(s), ["1"], text);
+    assert.equal(s.since, "a=1", text);
+    s.close();
+  }
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

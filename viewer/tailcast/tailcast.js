@@ -589,7 +589,7 @@ export class Stream extends EventTarget {
       }
       this.#stand(topic, id, o);
     }
-    const message = { id, topic: topic ?? "", time: o.time, data: o.b64 ? fromBase64(o.data) : o.data };
+    const message = { id, topic: topic ?? "", time: o.time, data: o.data };
     if (o.partial) message.partial = true;
     this.#received++;
     this.#got = true;
@@ -870,7 +870,7 @@ class Socket {
       if (typeof data !== "string") return;
       let envelope;
       try {
-        envelope = JSON.parse(data);
+        envelope = readEnvelope(data);
       } catch (cause) {
         return this.#end({ reason: `an envelope cannot be read: ${cause.message}` });
       }
@@ -1162,6 +1162,16 @@ function withResolvers() {
   let resolve, reject;
   const promise = new Promise((yes, no) => { resolve = yes; reject = no; });
   return { promise, resolve, reject };
+}
+
+/** readEnvelope takes nothing that is none: what it let through would be thrown away in the middle, and its position kept. */
+function readEnvelope(text) {
+  const envelope = JSON.parse(text);
+  if (typeof envelope !== "object" || envelope === null) throw new TypeError("it is no object");
+  if (envelope.event !== undefined) return envelope;
+  if (typeof envelope.data !== "string") throw new TypeError("it has no data");
+  if (envelope.b64) envelope.data = fromBase64(envelope.data);
+  return envelope;
 }
 
 /** retryOf takes an advice only if it is one. */

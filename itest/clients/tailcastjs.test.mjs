@@ -640,6 +640,16 @@ test("what the server sends that is no envelope ends the connection, and no posi
   }
 });
 
+test("a command whose page is put away is told that nobody knows", async () => {
+  const s = await begin();
+  sockets[0].open().tell(pos("1"));
+  let told;
+  s.publish("a", "x").catch((e) => { told = e; });
+  shown("pagehide", { persisted: true });
+  await settled();
+  assert.match(told?.message ?? "nothing", /nobody knows/);
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

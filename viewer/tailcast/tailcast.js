@@ -389,10 +389,7 @@ export class Stream extends EventTarget {
   }
 
   #ended(link, end) {
-    for (const { reject } of this.#pending.values()) {
-      reject(new FollowError("the connection has ended before the answer: nobody knows whether the command was carried out"));
-    }
-    this.#pending.clear();
+    this.#forsake();
     const { code, status, retry, opened, lived } = end;
     const reason = end.reason || `closed with ${code}`;
     const refused = status >= 400 && status < 500 && !passing.has(status) &&
@@ -411,6 +408,12 @@ export class Stream extends EventTarget {
       delay = this.#tries > 1 ? Math.max(advice, delay) : advice;
     }
     this.#wait(reason, delay);
+  }
+
+  /** forsake rejects the commands that will not be answered any more. */
+  #forsake(error = new FollowError("the connection has ended before the answer: nobody knows whether the command was carried out")) {
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
   }
 
   #wait(reason, delay, anyway) {
@@ -446,8 +449,7 @@ export class Stream extends EventTarget {
     const link = this.#link;
     this.#link = undefined;
     link?.close();
-    for (const { reject } of this.#pending.values()) reject(this.#failure ?? new FollowError("the stream is closed"));
-    this.#pending.clear();
+    this.#forsake(this.#failure ?? new FollowError("the stream is closed"));
     for (const iteration of this.#iterations) iteration.finish(this.#failure);
     this.#iterations.clear();
     this.dispatchEvent(new TailcastEvent("state", { state: "closed", reason }));
@@ -508,6 +510,7 @@ export class Stream extends EventTarget {
       const link = this.#link;
       this.#link = undefined;
       link?.close();
+      this.#forsake();
       this.#setState("waiting", { reason: "the page is put away", retryAt: undefined });
       return;
     }

@@ -650,6 +650,21 @@ test("a command whose page is put away is told that nobody knows", async () => {
   assert.match(told?.message ?? "nothing", /nobody knows/);
 });
 
+test("a stream that came back while its page was put away has one connection", async () => {
+  const s = await begin();
+  sockets[0].open().tell(pos("1"));
+  shown("pagehide", { persisted: true });
+  s.retry();
+  sockets[1].open().tell(pos("1"));
+  shown("pageshow", { persisted: true });
+  assert.equal(s.state, "open");
+  assert.equal(sockets.filter((ws) => !ws.closed).length, 1);
+  assert.equal(sockets[1].sent.length, 1, "it is asked whether it is alive");
+  shown("pagehide", { persisted: true });
+  shown("pageshow", { persisted: true });
+  assert.equal(sockets.filter((ws) => !ws.closed).length, 1);
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

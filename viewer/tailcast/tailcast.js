@@ -516,7 +516,7 @@ export class Stream extends EventTarget {
     }
     if (this.#away) {
       this.#away = false;
-      return this.#connect();
+      if (this.#state === "waiting") return this.#connect(); // retry may have been before it
     }
     const now = Date.now();
     if (this.#state === "open") return this.#link?.doubt();

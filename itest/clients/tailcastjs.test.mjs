@@ -665,6 +665,19 @@ test("a stream that came back while its page was put away has one connection", a
   assert.equal(sockets.filter((ws) => !ws.closed).length, 1);
 });
 
+test("offline, a page that is shown again and again does not put off the next attempt", async () => {
+  navigator.onLine = false;
+  const s = await begin({ transport: "sse" });
+  const told = s.log.length;
+  for (let i = 0; i < 3; i++) {
+    await pass(9 * seconds);
+    shown("visibilitychange");
+  }
+  assert.equal(s.log.length, told, "nothing has changed");
+  await pass(3 * seconds);
+  assert.equal(requests.length, 1);
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

@@ -520,7 +520,7 @@ export class Stream extends EventTarget {
     }
     const now = Date.now();
     if (this.#state === "open") return this.#link?.doubt();
-    if (this.#state !== "waiting") return;
+    if (this.#state !== "waiting" || isOffline(this.#url)) return; // the next attempt, now and then, is not put off
     const at = Math.max(now, this.#notBefore, this.#triedAt + wakeGuard);
     if (at <= now) return this.#connect();
     if (at >= this.#retryAt) return;

@@ -678,6 +678,25 @@ test("offline, a page that is shown again and again does not put off the next at
   assert.equal(requests.length, 1);
 });
 
+test("an option that is undefined is one that was left out", async () => {
+  const s = await begin({ transport: undefined, connectTimeout: undefined, idleTimeout: undefined, minDelay: undefined, maxDelay: undefined, buffer: undefined,
+    topics: undefined, since: null, token: null });
+  assert.deepEqual(sockets[0].protocols, ["tailcast.v1"]);
+  await pass(1 * seconds);
+  assert.equal(s.state, "connecting", "it has 10 s");
+  sockets[0].open().tell(pos("1"));
+  await pass(20 * seconds);
+  assert.equal(s.state, "open");
+  sockets[0].end(1006);
+  assert.equal(newest(s.log).retryAt - Date.now(), 250);
+  const loop = follow("http://x.test/", { transport: "websocket", buffer: undefined })[Symbol.asyncIterator]();
+  await settled();
+  sockets.at(-1).open();
+  for (let i = 0; i < 100_001; i++) sockets.at(-1).tell(message(String(i)));
+  assert.equal((await loop.next()).value.count, 1);
+  await loop.return();
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

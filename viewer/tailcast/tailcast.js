@@ -120,7 +120,10 @@ export class Stream extends EventTarget {
    */
   constructor(url, options = {}) {
     super();
-    this.#options = { transport: "auto", minDelay: 500, maxDelay: 30 * seconds, connectTimeout: 10 * seconds, idleTimeout: 40 * seconds, buffer: 100_000, ...options };
+    this.#options = {
+      transport: "auto", minDelay: 500, maxDelay: 30 * seconds, connectTimeout: 10 * seconds, idleTimeout: 40 * seconds, buffer: 100_000,
+      ...Object.fromEntries(Object.entries(options).filter(([, value]) => value != null)), // undefined is left out
+    };
     this.#url = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace(/^ws/, "http");
     this.#url.hash = "";

@@ -697,6 +697,20 @@ test("an option that is undefined is one that was left out", async () => {
   await loop.return();
 });
 
+test("times without an end are long, and not over at once", async () => {
+  const s = await begin({ connectTimeout: Infinity, idleTimeout: Infinity, maxDelay: Infinity, minDelay: 1e12 });
+  await pass(60 * seconds);
+  assert.equal(s.state, "connecting");
+  sockets[0].open().tell(pos("1"));
+  await pass(60 * seconds);
+  assert.equal(s.state, "open");
+  assert.deepEqual(sockets[0].sent, []);
+  sockets[0].end(1006);
+  await pass(60 * seconds);
+  assert.equal(s.state, "waiting");
+  assert.equal(sockets.length, 1);
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

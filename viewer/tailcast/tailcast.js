@@ -53,6 +53,7 @@ const upgradeSoon = 5 * seconds; // an event stream goes back to the WebSocket t
 const upgradeFirst = 60 * seconds; // or looks whether there is one now, and then less and less often
 const upgradeMost = 1800 * seconds;
 const longestAdvice = 3600 * seconds;
+const longestTimer = 2 ** 31 - 1; // what is more ends at once
 const finalCodes = new Set([1008, 4401, 4403, 4408]);
 const passing = new Set([408, 425, 429]); // statuses of 4xx that another attempt may not get
 const probeRef = -1;
@@ -312,7 +313,7 @@ export class Stream extends EventTarget {
     if (this.#state === "closed") return;
     clearTimeout(this.#timer);
     // What the browser says is not always true: now and then it is tried nevertheless.
-    if (!anyway && isOffline(this.#url)) return this.#wait("the device is offline", this.#options.maxDelay, true);
+    if (!anyway && isOffline(this.#url)) return this.#wait("the device is offline", Math.min(this.#options.maxDelay, longestTimer), true);
     this.#tries++;
     this.#triedAt = Date.now();
     this.#notBefore = 0;
@@ -402,7 +403,8 @@ export class Stream extends EventTarget {
     if (link.name === "websocket" && !lived && end.silent && (!opened || ++this.#mute >= 2)) return this.#openEventStream(reason);
     if (!end.bye) this.dispatchEvent(new TailcastEvent("error", { error: new FollowError(reason, { code, status }), reason, final: false }));
     if (this.#state === "closed") return;
-    const { minDelay, maxDelay } = this.#options;
+    const { minDelay } = this.#options;
+    const maxDelay = Math.min(this.#options.maxDelay, longestTimer);
     if (retry === undefined && isOffline(this.#url)) return this.#wait("the device is offline", maxDelay, true);
     let delay = Math.random() * Math.min(maxDelay, minDelay * 2 ** Math.min(this.#tries, 30));
     if (retry !== undefined) {
@@ -789,7 +791,7 @@ class Watch {
    * @param {() => void} dead
    */
   constructor(limit, ask, dead) {
-    this.#step = limit / 8;
+    this.#step = Math.min(limit, longestTimer) / 8;
     this.#ask = ask;
     this.#dead = dead;
     this.#arm(this.#step);

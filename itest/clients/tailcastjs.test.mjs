@@ -711,6 +711,16 @@ test("times without an end are long, and not over at once", async () => {
   assert.equal(sockets.length, 1);
 });
 
+test("where all that was dropped may be nothing, the loop is told so", async () => {
+  const s = await begin({ buffer: 1 });
+  const it = s[Symbol.asyncIterator]();
+  const perhaps = { event: "gap", topic: "a", count: 0, bytes: 0, possible: true };
+  sockets[0].open().tell(pos("1"), perhaps, message("2"));
+  assert.deepEqual([(await it.next()).value.possible, (await it.next()).value.id], [true, "2"]);
+  sockets[0].tell(perhaps, message("3"), message("4"));
+  assert.deepEqual([(await it.next()).value.possible, (await it.next()).value.id], [false, "4"]);
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

@@ -760,14 +760,14 @@ class Iteration {
     let gap = this.#dropped.get(item.topic);
     if (!gap) {
       const from = this.#positions.get(item.topic);
-      gap = { event: "gap", topic: item.topic, from, to: undefined, count: 0, bytes: 0, possible: false, reason: "not read" };
+      gap = { event: "gap", topic: item.topic, from, to: undefined, count: 0, bytes: 0, possible: true, reason: "not read" };
       this.#dropped.set(item.topic, gap);
     }
     const isGap = item.event === "gap";
     const add = (sum, n) => sum < 0 || n < 0 ? -1 : sum + n;
     gap.count = add(gap.count, isGap ? item.count : 1);
     gap.bytes = add(gap.bytes, isGap ? item.bytes : byteLength(item.data));
-    gap.possible &&= isGap && item.possible;
+    gap.possible &&= isGap && item.possible; // a message is missing for certain
     gap.to = (isGap ? item.to : item.id) ?? gap.to;
   }
 }

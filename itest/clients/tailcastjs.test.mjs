@@ -721,6 +721,20 @@ test("where all that was dropped may be nothing, the loop is told so", async () 
   assert.deepEqual([(await it.next()).value.possible, (await it.next()).value.id], [false, "4"]);
 });
 
+test("any code from 4400 to 4499 is final but those that pass", async () => {
+  for (const [code, state] of [[4400, "closed"], [4404, "closed"], [4408, "closed"], [4451, "closed"], [4499, "closed"], [4399, "waiting"], [4425, "waiting"],
+    [4429, "waiting"], [4500, "waiting"]]) {
+    for (const bye of [false, true]) {
+      const s = await begin();
+      sockets.at(-1).open();
+      if (bye) sockets.at(-1).tell({ event: "bye", code, reason: "no", retry: 2500 });
+      else sockets.at(-1).end(code, "no");
+      assert.equal(s.state, state, `${code} ${bye}`);
+      s.close();
+    }
+  }
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

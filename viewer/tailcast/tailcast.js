@@ -54,8 +54,8 @@ const upgradeFirst = 60 * seconds; // or looks whether there is one now, and the
 const upgradeMost = 1800 * seconds;
 const longestAdvice = 3600 * seconds;
 const longestTimer = 2 ** 31 - 1; // what is more ends at once
-const finalCodes = new Set([1008, 4401, 4403, 4408]);
 const passing = new Set([408, 425, 429]); // statuses of 4xx that another attempt may not get
+const passingCodes = new Set([4425, 4429]); // and codes of 44xx: who has not registered in time (4408) will not the next time
 const probeRef = -1;
 
 /** What has got through to a URL, for the life of the page: "websocket" or "sse". @type {Map<string, string>} */
@@ -398,7 +398,7 @@ export class Stream extends EventTarget {
     const reason = end.reason || `closed with ${code}`;
     const refused = status >= 400 && status < 500 && !passing.has(status) &&
       !(status === 401 && this.#options.token !== undefined && this.#options.transport !== "sse"); // a token is for WebSockets only
-    if (finalCodes.has(code) || refused) return this.#fail(new FollowError(reason, { code, status }));
+    if (code === 1008 || (code >= 4400 && code < 4500 && !passingCodes.has(code)) || refused) return this.#fail(new FollowError(reason, { code, status }));
     // A WebSocket that did not come about does not say why: the same request without one does, and may get through.
     if (link.name === "websocket" && !lived && end.silent && (!opened || ++this.#mute >= 2)) return this.#openEventStream(reason);
     if (!end.bye) this.dispatchEvent(new TailcastEvent("error", { error: new FollowError(reason, { code, status }), reason, final: false }));

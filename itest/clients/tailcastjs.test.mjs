@@ -735,6 +735,18 @@ test("any code from 4400 to 4499 is final but those that pass", async () => {
   }
 });
 
+test("a topic that was taken away and back may begin with what had been there", async () => {
+  const s = await begin();
+  sockets[0].open().tell(pos("1"), message("2"), pos("7", "b")).end(1006);
+  s.retry();
+  sockets[1].open().tell(pos("2"), pos("7", "b"));
+  s.unsubscribe("a");
+  s.subscribe("a", { tail: 1 });
+  sockets[1].tell({ event: "ok", ref: 1 }, { event: "ok", ref: 2 }, message("2", "again"));
+  assert.deepEqual(data(s), ["2", "again"]);
+  assert.equal(s.duplicates, 0);
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

@@ -80,6 +80,8 @@ export class Stream extends EventTarget {
   #joined;
   /** The position in the only topic, whose name nobody has said. */
   #lone;
+  /** Where the connection began in topics of which nothing has come yet. @type {Map<string, string>} */
+  #resumed = new Map();
   #got = false; // a message or a gap
   #received = 0;
   #duplicates = 0;
@@ -226,6 +228,7 @@ export class Stream extends EventTarget {
       this.#topics.delete(topic);
       this.#starts.delete(topic);
       this.#positions.delete(topic);
+      this.#resumed.delete(topic); // who takes it back may ask for what has been there
     });
   }
 
@@ -351,7 +354,7 @@ export class Stream extends EventTarget {
 
   /** hooks is what a link calls; nothing of it counts once the stream has another one. */
   #hooks(failed) {
-    const resumed = new Map(this.positions);
+    this.#resumed = this.positions;
     const openedAt = Date.now();
     let lived = false;
     const mine = (link) => link === this.#link && this.#state !== "closed";
@@ -363,7 +366,7 @@ export class Stream extends EventTarget {
         this.#lives(link, failed);
       },
       envelope: (link, envelope) => {
-        if (mine(link)) this.#envelope(envelope, resumed);
+        if (mine(link)) this.#envelope(envelope);
       },
       end: (link, end) => {
         if (!mine(link)) return;
@@ -536,14 +539,14 @@ export class Stream extends EventTarget {
 
   // What comes.
 
-  #envelope(o, resumed) {
+  #envelope(o) {
     switch (o.event) {
       case undefined:
-        return this.#message(o, resumed);
+        return this.#message(o);
       case "gap": {
         const { event, topic, from, to, count = -1, bytes = -1, possible = false, reason = "" } = o;
         this.#stand(topic, to, o);
-        resumed.delete(topic);
+        this.#resumed.delete(topic);
         this.#got = true;
         return this.#hand({ event, topic, from, to, count, bytes, possible, reason }, "gap");
       }
@@ -584,16 +587,16 @@ export class Stream extends EventTarget {
     }
   }
 
-  #message(o, resumed) {
+  #message(o) {
     const { id } = o;
     const topic = o.topic ?? this.#only;
     if (id !== undefined) {
-      if (resumed.size > 0 && resumed.has(topic)) {
-        if (resumed.get(topic) === id) {
+      if (this.#resumed.size > 0 && this.#resumed.has(topic)) {
+        if (this.#resumed.get(topic) === id) {
           this.#duplicates++;
           return;
         }
-        resumed.delete(topic);
+        this.#resumed.delete(topic);
       }
       this.#stand(topic, id, o);
     }

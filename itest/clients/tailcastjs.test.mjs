@@ -747,6 +747,31 @@ test("a topic that was taken away and back may begin with what had been there", 
   assert.equal(s.duplicates, 0);
 });
 
+test("who has taken all topics away has none after a reconnect either", async () => {
+  const s = await begin({ since: "earliest", minDelay: 20 * seconds });
+  sockets[0].open().tell(pos("1"), message("2"));
+  const gone = s.unsubscribe("a");
+  sockets[0].tell({ event: "ok", ref: 1 });
+  await gone;
+  sockets[0].tell({ topic: "a", data: "for you" }).end(1006);
+  s.retry();
+  const { searchParams } = sockets[1].url;
+  assert.deepEqual([searchParams.getAll("topic"), searchParams.get("since"), searchParams.get("tail")], [["a"], null, "0"], "a request without a topic has those of the handler");
+  let back;
+  s.addEventListener("state", () => { back = s.subscribe("a"); }, { once: true });
+  sockets[1].open().tell(pos("2"), message("3"), { event: "gap", topic: "a", to: "4" }, { event: "join", topic: "a", user: "u", id: "5" },
+    { topic: "a", data: "for you, too" });
+  assert.deepEqual(sockets[1].sent, [{ type: "unsubscribe", topic: "a", ref: -1 }, { type: "subscribe", topic: "a", ref: 2 }]);
+  sockets[1].tell({ event: "ok", ref: -1 });
+  assert.deepEqual(data(s), ["2", "for you", "for you, too"]);
+  assert.deepEqual(s.log.filter((e) => e.type === "gap" || e.type === "join"), []);
+  assert.deepEqual([...s.positions], []);
+  sockets[1].tell({ event: "ok", ref: 2 }, pos("5"), message("6"));
+  await back;
+  assert.deepEqual(data(s).slice(3), ["6"]);
+  assert.equal(s.since, "a=6");
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

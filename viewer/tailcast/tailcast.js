@@ -56,7 +56,7 @@ const longestAdvice = 3600 * seconds;
 const longestTimer = 2 ** 31 - 1; // what is more ends at once
 const passing = new Set([408, 425, 429]); // statuses of 4xx that another attempt may not get
 const passingCodes = new Set([4425, 4429]); // and codes of 44xx: who has not registered in time (4408) will not the next time
-const probeRef = -1;
+const ownRef = -1; // of commands whose answer says nothing
 
 /** What has got through to a URL, for the life of the page: "websocket" or "sse". @type {Map<string, string>} */
 const known = new Map();
@@ -68,6 +68,8 @@ export class Stream extends EventTarget {
   #options;
   /** The topics, where they are known. @type {Set<string> | undefined} */
   #topics;
+  /** The last one that was taken away: a request has one topic at least. @type {string | undefined} */
+  #spare;
   /** Where topics begin that have no position yet: one for all of them. @type {string | undefined} */
   #start;
   /** The same, for single topics. @type {Map<string, string>} */
@@ -137,6 +139,7 @@ export class Stream extends EventTarget {
     const query = this.#url.searchParams;
     const topics = this.#options.topics ?? (query.has("topic") ? query.getAll("topic") : undefined);
     if (topics !== undefined) this.#topics = new Set(typeof topics === "string" ? [topics] : topics);
+    if (this.#topics?.size === 0) this.#topics = undefined;
     this.#begin(this.#options.since ?? query.get("since") ?? undefined);
     for (const name of ["topic", "since"]) query.delete(name);
     this.#ask(query);
@@ -226,6 +229,7 @@ export class Stream extends EventTarget {
       this.#settle();
       this.#topics ??= new Set(this.#positions.keys());
       this.#topics.delete(topic);
+      this.#spare = topic;
       this.#starts.delete(topic);
       this.#positions.delete(topic);
       this.#resumed.delete(topic); // who takes it back may ask for what has been there
@@ -278,6 +282,11 @@ export class Stream extends EventTarget {
   #address() {
     const url = new URL(this.#url);
     for (const topic of this.#topics ?? []) url.searchParams.append("topic", topic);
+    if (this.#topics?.size === 0) {
+      url.searchParams.set("topic", this.#spare);
+      url.searchParams.set("tail", "0");
+      return url;
+    }
     const since = this.#since();
     if (since !== undefined) url.searchParams.set("since", since);
     if (!this.#topics && since !== this.#start) { // topics that it has not been told of yet begin as the others did
@@ -383,6 +392,7 @@ export class Stream extends EventTarget {
       this.#upgradeDelay = upgradeFirst;
       this.#upgradeAt = undefined;
       this.#mute = 0;
+      if (this.#topics?.size === 0) link.send(JSON.stringify({ type: "unsubscribe", topic: this.#spare, ref: ownRef })); // before any other command
     } else if (this.#options.transport === "auto" && typeof WebSocket !== "undefined") {
       const worked = known.get(this.#key) === "websocket" && this.#upgradeDelay !== upgradeSoon;
       if (worked) this.#upgradeDelay = upgradeSoon;
@@ -540,6 +550,7 @@ export class Stream extends EventTarget {
   // What comes.
 
   #envelope(o) {
+    if (this.#unwanted(o)) return;
     switch (o.event) {
       case undefined:
         return this.#message(o);
@@ -580,11 +591,16 @@ export class Stream extends EventTarget {
           this.#pending.delete(o.ref);
           if (o.event === "ok") command.resolve();
           else command.reject(new FollowError(o.reason));
-        } else if (o.event === "error" && o.ref !== probeRef) {
+        } else if (o.event === "error" && o.ref !== ownRef) {
           this.dispatchEvent(new TailcastEvent("error", { error: new FollowError(o.reason), reason: o.reason, final: false }));
         }
       }
     }
+  }
+
+  /** unwanted reports whether o is of the topic that was taken away, and is there since a connection begins with one. */
+  #unwanted({ event, topic = this.#spare, id }) {
+    return this.#topics?.size === 0 && topic === this.#spare && (id !== undefined || event === "gap");
   }
 
   #message(o) {
@@ -898,7 +914,7 @@ class Socket {
 
   /** probe sends a command that nobody has, which is answered with an error: that is a sign of life. */
   #probe() {
-    if (this.#opened) this.send(JSON.stringify({ type: "ping", ref: probeRef }));
+    if (this.#opened) this.send(JSON.stringify({ type: "ping", ref: ownRef }));
     return probeTime;
   }
 

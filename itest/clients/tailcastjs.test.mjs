@@ -772,6 +772,48 @@ test("who has taken all topics away has none after a reconnect either", async ()
   assert.equal(s.since, "a=6");
 });
 
+test("a loop goes on where it was also if the name of its topic is not known, or is told later", async () => {
+  const s = await begin();
+  const it = s[Symbol.asyncIterator]();
+  sockets[0].onerror({});
+  await requests[0].stream();
+  await requests[0].tell("id: 1\n\n");
+  assert.equal(it.since, "1");
+  await requests[0].tell("data: two\nid: 2\n\ndata: three\nid: 3\n\ndata: four\nid: 4\n\n");
+  assert.equal((await it.next()).value.data, "two");
+  assert.equal(it.since, "2");
+  const late = s[Symbol.asyncIterator]();
+  assert.equal(late.since, "4");
+  await requests[0].end();
+  s.retry(); // where it is a WebSocket that comes about now, the topic has a name
+  await requests[1].stream();
+  await requests[1].tell("id: 4\n\n");
+  await pass(30 * seconds);
+  await requests[1].tell(": hb\n\n");
+  await pass(31 * seconds);
+  sockets.at(-1).open().tell(pos("4", "app"));
+  assert.equal(s.state, "connecting");
+  assert.equal(sockets.at(-1).url.searchParams.get("since"), "4");
+  sockets.at(-1).open().tell(pos("4", "app"), message("5", "five", "app"));
+  assert.equal(it.since, "app=2");
+  assert.equal(late.since, "app=4");
+  assert.deepEqual([(await it.next()).value.data, it.since], ["three", "app=3"]);
+  assert.deepEqual([(await it.next()).value.data, it.since], ["four", "app=4"]);
+  assert.deepEqual([(await it.next()).value.topic, it.since], ["app", "app=5"]);
+});
+
+test("a loop that has read nothing of a topic yet stands where the stream began in it", async () => {
+  const s = await begin({ since: "a=1,b=7" });
+  const it = s[Symbol.asyncIterator]();
+  assert.equal(it.since, "a=1,b=7");
+  sockets[0].open().tell(pos("1"), message("2"));
+  await it.next();
+  assert.equal(it.since, "a=2,b=7");
+  sockets[0].tell(pos("7", "b"), message("8", "8", "b"));
+  assert.equal(it.since, "a=2,b=7");
+  assert.equal((await begin({ since: "1x", transport: "sse" }))[Symbol.asyncIterator]().since, "1x");
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

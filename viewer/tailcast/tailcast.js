@@ -249,10 +249,11 @@ export class Stream extends EventTarget {
    * @returns {Iteration}
    */
   [Symbol.asyncIterator]() {
-    const iteration = new Iteration(this.#options.buffer, this.positions, (it) => {
+    const iteration = new Iteration(this.#options.buffer, this.#start, new Map([...this.#starts, ...this.positions]), (it) => {
       this.#iterations.delete(it);
       this.close();
     });
+    if (this.#lone !== undefined) iteration.standAlone(this.#lone);
     if (this.#state === "closed") iteration.finish(this.#failure);
     else this.#iterations.add(iteration);
     return iteration;
@@ -569,7 +570,10 @@ export class Stream extends EventTarget {
             const all = this.#lone === undefined ? this.#positions : [["", this.#lone]];
             for (const [topic, id] of [...all]) this.dispatchEvent(new TailcastEvent("pos", { topic, id }));
           }
-          for (const iteration of this.#iterations) for (const [topic, id] of this.#positions) iteration.stand(topic, id);
+          for (const iteration of this.#iterations) {
+            if (this.#lone !== undefined) iteration.standAlone(this.#lone);
+            else for (const [topic, id] of this.#positions) iteration.stand(topic, id);
+          }
           return;
         }
         this.#stand(o.topic, o.id, o);
@@ -642,13 +646,14 @@ export class Stream extends EventTarget {
       this.#lone = id;
       return;
     }
+    if (this.#lone !== undefined) for (const iteration of this.#iterations) iteration.name(topic);
     this.#lone = undefined;
     this.#positions.set(topic, id);
   }
 
   /** hand gives a message or a gap to everybody. */
   #hand(item, type) {
-    for (const iteration of this.#iterations) iteration.push(item);
+    for (const iteration of this.#iterations) iteration.push(item, this.#lone !== undefined);
     if (this.#heard.has("batch")) {
       if (this.#batch.push(item) === 1) soon(() => this.#flush());
     }
@@ -688,18 +693,26 @@ class Iteration {
   #dropped = new Map();
   /** @type {Map<string, string>} */
   #positions;
+  /** The stream's, as long as there are no positions. @type {string | undefined} */
+  #start;
+  #unnamed = false; // the topic "" is the only one, whose name nobody has said
 
-  constructor(most, positions, leave) {
+  constructor(most, start, positions, leave) {
     this.#most = Math.max(1, most);
+    this.#start = start;
     this.#positions = positions;
     this.#leave = leave;
   }
 
   /** Where the loop stands: behind the last message that it was given. Fit for the option since. */
-  get since() { return this.#positions.size === 0 ? undefined : joinPositions(this.#positions); }
+  get since() {
+    const lone = this.#unnamed ? this.#positions.get("") : undefined;
+    return lone ?? (this.#positions.size === 0 ? this.#start : joinPositions(this.#positions));
+  }
 
-  push(item) {
+  push(item, unnamed) {
     if (this.#over) return;
+    this.#unnamed = unnamed;
     if (this.#waiting.length > 0) {
       this.#waiting.shift().resolve({ value: this.#read(item), done: false });
       return;
@@ -711,6 +724,23 @@ class Iteration {
   /** stand notes a position that no message has. What is not read yet is before it. */
   stand(topic, id) {
     if (this.#queue.length === this.#head && this.#dropped.size === 0 || !this.#positions.has(topic)) this.#positions.set(topic, id);
+  }
+
+  /** standAlone is stand in the only topic, whose name nobody has said. */
+  standAlone(id) {
+    this.#unnamed = true;
+    this.stand("", id);
+  }
+
+  /** name tells the name, which also what is not read yet has now. */
+  name(topic) {
+    this.#unnamed = false;
+    const named = (item) => item?.topic === "" ? { ...item, topic } : item;
+    this.#queue = this.#queue.map(named);
+    this.#dropped = new Map(Array.from(this.#dropped.values(), named).map((gap) => [gap.topic, gap]));
+    const position = this.#positions.get("");
+    this.#positions.delete("");
+    if (position !== undefined) this.#positions.set(topic, position);
   }
 
   finish(failure) {

@@ -814,6 +814,21 @@ test("a loop that has read nothing of a topic yet stands where the stream began 
   assert.equal((await begin({ since: "1x", transport: "sse" }))[Symbol.asyncIterator]().since, "1x");
 });
 
+test("headers that are none throw at once, and an event stream that cannot even be asked for is tried again", async () => {
+  assert.throws(() => follow("http://x.test/", { headers: { "a b": "c" } }), TypeError);
+  globalThis.fetch = () => { throw new TypeError("patched"); };
+  const s = await begin({ transport: "sse" });
+  assert.equal(s.state, "waiting");
+  assert.match(newest(s.log).reason, /patched/);
+});
+
+test("a refusal without a body is one", async () => {
+  const s = await begin({ transport: "sse" });
+  await requests[0].answer(403, null, { "content-type": "text/plain" });
+  assert.equal(s.state, "closed");
+  assert.equal(newest(s.log).reason, "403");
+});
+
 // The parser.
 
 const pieces = ["data: x\n", "data:y\r\n", "data\r", "data:  z: \n", "id: 1x.2\n", "id\n", "id: a\0b\n", "event: gap\r\n", "event:\n", "retry: 25\n",

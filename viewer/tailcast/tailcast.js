@@ -140,6 +140,7 @@ export class Stream extends EventTarget {
     const topics = this.#options.topics ?? (query.has("topic") ? query.getAll("topic") : undefined);
     if (topics !== undefined) this.#topics = new Set(typeof topics === "string" ? [topics] : topics);
     if (this.#topics?.size === 0) this.#topics = undefined;
+    new Headers(this.#options.headers); // throws now, and not when the first event stream is opened
     this.#begin(this.#options.since ?? query.get("since") ?? undefined);
     for (const name of ["topic", "since"]) query.delete(name);
     this.#ask(query);
@@ -1015,6 +1016,7 @@ class EventStream {
         if (this.#over) return;
       }
     } catch (cause) {
+      await undefined; // not from within the constructor: nobody knows this one yet
       this.#end({ reason: this.#lived ? "the connection was interrupted" : `the server cannot be reached: ${cause.cause?.message || cause.message}` });
     }
   }
@@ -1244,7 +1246,7 @@ function retryAfter(value) {
 /** sentence is what an answer says, if that is text, and not a page. */
 async function sentence(response) {
   const name = `${response.status} ${response.statusText}`.trim();
-  if (!/^text\/plain\b/i.test(response.headers.get("content-type") ?? "")) return name;
+  if (!response.body || !/^text\/plain\b/i.test(response.headers.get("content-type") ?? "")) return name;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (let chunk; text.length < 1000 && !(chunk = await reader.read()).done;) text += chunk.value;

@@ -669,6 +669,19 @@ func TestTailcastJSCommands(t *testing.T) {
 	if e := f.ask("s"); len(e.Positions) != 1 || e.Positions["b"] == "" || e.Since != "b="+e.Positions["b"] {
 		t.Errorf("%+v", e)
 	}
+	if why := f.do("unsubscribe", "s", "b"); why != "" {
+		t.Error(why)
+	}
+	p.cutter.cutAll()
+	f.eventually("s", "it is back", func(s *followed) bool { return s.transports()["websocket"] == 4 })
+	send("a", "7")
+	send("b", "4")
+	if why := f.do("subscribe", "s", "b", map[string]any{"since": "latest"}); why != "" {
+		t.Error(why)
+	}
+	send("b", "5")
+	got("b", "1", "2", "3", "5")
+	got("a", "1 é", "3", "\xff\x00")
 	f.follow("sse", p.front()+"/stream", map[string]any{"transport": "sse"})
 	if why := f.do("publish", "sse", "a", "1"); !strings.Contains(why, "WebSocket") {
 		t.Errorf("commands of an event stream: %q", why)
@@ -763,6 +776,17 @@ func TestTailcastJSLoops(t *testing.T) {
 		if m != strconv.Itoa(next+i) {
 			t.Fatalf("after %d comes %s", next+i-1, m)
 		}
+	}
+	// An event stream of one topic does not say what it is called.
+	f.order("loop", "nameless", p.front()+"/stream", map[string]any{"since": "earliest", "transport": "sse"}, 30, 0)
+	f.eventually("nameless", "it is over", func(s *followed) bool { return len(s.over) == 1 })
+	f.mu.Lock()
+	since = f.stream("nameless").over[0].Since
+	f.mu.Unlock()
+	f.order("loop", "named", p.front()+"/stream", map[string]any{"since": since}, all-30, 0)
+	f.eventually("named", "it is over", func(s *followed) bool { return len(s.over) == 1 && s.over[0].State == "closed" })
+	if m := f.stream("named").messages["a"]; len(m) != all-30 || m[0] != "31" {
+		t.Errorf("after the 30th message of %q come %q", since, m[:min(3, len(m))])
 	}
 }
 
@@ -1008,7 +1032,7 @@ func TestTailcastJSPackage(t *testing.T) {
 		"--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable,dom.asynciterable", filepath.Join(dir, "user.mts")}
 	const node = "node_modules/node/bin/node"
 	run(node, tsc...)
-	if out := run(node, filepath.Join(dir, "user.mjs")); out != "message x app\nclosed undefined undefined\n" {
+	if out := run(node, filepath.Join(dir, "user.mjs")); out != "message x app\nclosed app=earliest undefined\n" {
 		t.Errorf("it says %q", out)
 	}
 }

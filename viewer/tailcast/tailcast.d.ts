@@ -113,7 +113,7 @@ export interface TailcastEventMap {
 
 /** A loop over messages and gaps. */
 export interface Iteration extends AsyncIterableIterator<Message | Gap, undefined> {
-  /** Where the loop stands: behind the last message that it was given. Fit for FollowOptions.since. */
+  /** Where the loop stands: behind the last message that it was given, or where the stream was told to begin. Fit for FollowOptions.since. */
   readonly since: string | undefined;
   return(): Promise<IteratorResult<Message | Gap, undefined>>;
   [Symbol.asyncIterator](): Iteration;

@@ -705,7 +705,7 @@ class Iteration {
     this.#leave = leave;
   }
 
-  /** Where the loop stands: behind the last message that it was given. Fit for the option since. */
+  /** Where the loop stands: behind the last message that it was given, or where the stream was told to begin. Fit for the option since. */
   get since() {
     const lone = this.#unnamed ? this.#positions.get("") : undefined;
     return lone ?? (this.#positions.size === 0 ? this.#start : joinPositions(this.#positions));

@@ -155,11 +155,16 @@ func (c *Conn) subscribe(name string, from start) error {
 	if err != nil {
 		return err
 	}
+	s.set(from)
+	return nil
+}
+
+// set places a subscription that has joined, and tells the client where, if it is told of all.
+func (s *subscription) set(from start) {
 	s.place(from)
-	if c.told.Load() {
+	if s.conn.told.Load() {
 		s.fan.TellPlace()
 	}
-	return nil
 }
 
 // join adds a subscription that rests.

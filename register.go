@@ -161,7 +161,7 @@ func (c *Conn) registers(in Inbound) (bool, error) {
 	case !ok:
 		return true, c.misregistered(`the first message has to be {"token","event"}`)
 	}
-	return true, c.register(reg)
+	return true, c.register(reg, func() error { return nil })
 }
 
 // waits reports whether the client has to register before anything else.
@@ -180,16 +180,16 @@ func (c *Conn) misregistered(reason string) error {
 	return err
 }
 
-// register finds out whose token it is, and makes the connection that user's.
-func (c *Conn) register(reg registration) error {
-	err := c.admit(reg)
+// register finds out whose token it is, and makes the connection that user's. It is answered before the first message of a topic.
+func (c *Conn) register(reg registration, answer func() error) error {
+	err := c.admit(reg, answer)
 	if err != nil {
 		c.logRegistration(reg.token, err)
 	}
 	return err
 }
 
-func (c *Conn) admit(reg registration) error {
+func (c *Conn) admit(reg registration, answer func() error) error {
 	if c.late != nil {
 		c.late.Stop() // what comes now is not the client's time
 	}
@@ -219,16 +219,28 @@ func (c *Conn) admit(reg registration) error {
 	if err := c.become(id); err != nil {
 		return err
 	}
+	var subs []*subscription
+	var from []start
 	for _, t := range topics {
-		from, ok := c.asked[t]
-		if from.at = nil; !ok {
-			from.tail = -1
+		at, ok := c.asked[t]
+		if at.at = nil; !ok {
+			at.tail = -1
 		}
-		if err := c.subscribe(t, from); err != nil && !errors.Is(err, ErrSubscribed) {
+		s, err := c.join(t)
+		switch {
+		case errors.Is(err, ErrSubscribed):
+			continue
+		case err != nil:
 			return &CloseError{Code: 1013, Reason: fmt.Sprintf("topic %s: %v", quote(t), err), Err: err} // there is no room
 		}
+		s.topic.hold(&at)
+		subs, from = append(subs, s), append(from, at)
 	}
-	return nil
+	err = answer()
+	for i, s := range subs {
+		s.set(from[i])
+	}
+	return err
 }
 
 // closes is the end of a connection that registers for a topic which it may not read: the application's own, if it has said one.
@@ -263,10 +275,8 @@ func (c *Conn) registerCommand(in Inbound) (bool, error) {
 	case err != nil:
 		return true, c.misregistered(err.Error())
 	}
-	if err := c.register(registration{token: cmd.Token, topic: cmd.Topic, named: cmd.Named}); err != nil {
-		return true, err
-	}
-	return true, c.outcome(&cmd, nil)
+	reg := registration{token: cmd.Token, topic: cmd.Topic, named: cmd.Named}
+	return true, c.register(reg, func() error { return c.outcome(&cmd, nil) })
 }
 
 // become makes the connection a user's. What it had as another one it loses.

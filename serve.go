@@ -469,7 +469,7 @@ func (h *Hub) welcome(c *Conn, req *request) {
 	switch {
 	case req.registers && req.hasToken:
 		c.waiting = true
-		err = c.register(registration{token: req.token})
+		err = c.register(registration{token: req.token}, func() error { return nil })
 	case req.registers:
 		c.await()
 	default:

@@ -144,6 +144,7 @@ func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error
 		begin = asked
 		begin.at = nil // that was then
 	}
+	c.hub.plane.await(ctx)
 	if err := c.subscribe(topic, begin); err != nil {
 		return fmt.Errorf("tailcast: subscribe: topic %q: %w", topic, err)
 	}

@@ -98,6 +98,7 @@ func (h *Hub) watch(ctx context.Context, topic string, from Position, yield func
 }
 
 func (l *loop) run(from Position) error {
+	l.hub.plane.await(l.ctx)
 	if from == (Position{}) {
 		l.cur = l.topic.log.Newest(0)
 		l.watcher.Pass(l.cur.Cum)
@@ -227,7 +228,7 @@ func (l *loop) wait(full <-chan struct{}) error {
 func (l *loop) place(from Position) error {
 	for alone := false; ; {
 		over := closed(l.hub.full)
-		if cur, ok := l.topic.log.After(stream.Position(from)); ok {
+		if cur, ok := l.topic.after(from); ok {
 			l.goOn(cur)
 			return nil
 		}

@@ -88,6 +88,8 @@ func (p *plane) run(ctx context.Context) (err error) {
 
 var errRunEnded = errors.New("the Backplane has ended, or panicked")
 
+var errNoJoin = fmt.Errorf("the Backplane has not joined its log within %v", joinTime)
+
 // place is where the hub stands in the log: all that comes before is in its topics' logs. It is not ok before the first Join.
 func (p *plane) place() (Position, bool) {
 	if at := p.delivered.Load(); at != nil {
@@ -117,6 +119,7 @@ func (p *plane) await(ctx context.Context) {
 		select {
 		case <-news:
 		case <-timer.C:
+			p.Degraded(errNoJoin) // whoever is answered now is told when it has joined
 			return
 		case <-ctx.Done():
 			return
@@ -346,6 +349,9 @@ func (p *plane) move(before, at Position) {
 	case before.Epoch != at.Epoch:
 		gap.Reason = "the log has begun anew"
 	}
+	p.mu.Lock()
+	promised := before != (Position{}) || p.counts.Degraded > 0 // else everybody has waited for this: see await
+	p.mu.Unlock()
 	h := p.hub
 	h.mu.Lock()
 	if h.state != hubOpen {
@@ -356,8 +362,8 @@ func (p *plane) move(before, at Position) {
 	defer h.appends.Done()
 	var told []*topic
 	for _, t := range h.topics {
-		if _, next := t.log.Bounds(); next == 1 && t.visitors == 0 {
-			t.log.SetBase(stream.Position(at)) // nobody has been promised anything before this
+		if _, next := t.log.Bounds(); next == 1 && (t.visitors == 0 || !promised) {
+			t.log.SetBase(stream.Position(at))
 			continue
 		}
 		t.claims.Add(1)
@@ -433,12 +439,7 @@ func (p planeReplayer) Replay(ctx context.Context, topic string, after Position)
 
 // read reads what comes after a place into r, until the topic's log goes on.
 func (p planeReplayer) read(ctx context.Context, topic string, after Position, r *replay) error {
-	p.await(ctx)
-	here, ok := p.place()
-	if !ok {
-		return fmt.Errorf("%w: %w", ErrBackplane, cmp.Or(p.reason(), context.Cause(ctx), errNotJoined))
-	}
-	last, err := p.log.Last(ctx, topic, 0)
+	here, last, err := p.bounds(ctx, topic)
 	if err != nil {
 		return err
 	}
@@ -455,7 +456,7 @@ func (p planeReplayer) read(ctx context.Context, topic string, after Position, r
 	var one [1]Message
 	for m, err := range p.log.Replay(ctx, topic, after) {
 		if err != nil {
-			return err
+			return p.broken(err)
 		}
 		if m.Gap == nil || m.Pos != (Position{}) {
 			p.incoming(&m)
@@ -475,7 +476,37 @@ func (p planeReplayer) read(ctx context.Context, topic string, after Position, r
 	return errEnded
 }
 
-var errNotJoined = errors.New("it has not been joined")
+// bounds returns where the hub stands, and where a topic ends in the log. It waits for a log that cannot be reached.
+func (p *plane) bounds(ctx context.Context, topic string) (here, last Position, err error) {
+	for {
+		p.mu.Lock()
+		away, news := p.away, p.news
+		p.mu.Unlock()
+		here, ok := p.place()
+		if ok && away == nil {
+			if last, err = p.log.Last(ctx, topic, 0); err != nil {
+				err = p.broken(err)
+			}
+			return here, last, err
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return here, last, context.Cause(ctx)
+		case <-p.ctx.Done():
+			return here, last, context.Cause(p.ctx)
+		}
+	}
+}
+
+// broken is an error of the log's, which is tried again for as long as it lasts. Only an answer is final.
+func (p *plane) broken(err error) error {
+	var permanent *permanentError
+	if errors.Is(err, ErrUnknownPosition) || errors.As(err, &permanent) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBackplane, err)
+}
 
 // lastBefore is lastReplayer's.
 func (p planeReplayer) lastBefore(ctx context.Context, topic string, before Position, n, have int) (Position, bool) {

@@ -240,7 +240,7 @@ func (p *replay) read() {
 		from := p.last
 		err := p.once()
 		p.hub.turns.give()
-		if failed++; p.last != from {
+		if failed++; p.last != from || errors.Is(err, ErrBackplane) {
 			pause, failed = firstPause, 0
 		}
 		var permanent *permanentError

@@ -86,6 +86,7 @@ func (h *Hub) watch(ctx context.Context, topic string, from Position, yield func
 	if err := checkTopic(topic); err != nil {
 		return err
 	}
+	h.plane.await(ctx)
 	l := &loop{hub: h, ctx: ctx, yield: yield, cut: make(chan struct{})}
 	if l.topic = h.addLoop(l, topic); l.topic == nil {
 		return ErrClosed
@@ -98,7 +99,6 @@ func (h *Hub) watch(ctx context.Context, topic string, from Position, yield func
 }
 
 func (l *loop) run(from Position) error {
-	l.hub.plane.await(l.ctx)
 	if from == (Position{}) {
 		l.cur = l.topic.log.Newest(0)
 		l.watcher.Pass(l.cur.Cum)

@@ -60,6 +60,13 @@ func (l *SharedLog) Node() *LogNode {
 	return n
 }
 
+// Restart returns the connection of the same program, started again: it knows nothing any more, and its Sources have the same name.
+func (n *LogNode) Restart() *LogNode {
+	again := n.log.Node()
+	again.name = n.name
+	return again
+}
+
 // Expire drops the n oldest messages, as retention does.
 func (l *SharedLog) Expire(n int) {
 	l.mu.Lock()

@@ -450,7 +450,7 @@ func (p planeReplayer) read(ctx context.Context, topic string, after Position, r
 	if through(last) && last.Offset <= here.Offset {
 		r.topic.log.Extend(stream.Position(last))
 	}
-	if through(after) && r.reached(here) {
+	if through(after) && p.meets(ctx, r, here, after) {
 		return errJoined
 	}
 	var one [1]Message
@@ -469,11 +469,30 @@ func (p planeReplayer) read(ctx context.Context, topic string, after Position, r
 		if err := r.add(one[:]); err != nil {
 			return err
 		}
-		if through(at) && r.reached(here) {
+		if through(at) && p.meets(ctx, r, here, at) {
 			return errJoined
 		}
 	}
 	return errEnded
+}
+
+// meets reports whether the topic's log goes on where a replay has come to: at, or seen if that is further, up to where the hub had come
+// when it was asked what there is to read. The hub may be behind: a viewer may come from a node that is ahead of this one.
+func (p *plane) meets(ctx context.Context, r *replay, seen, at Position) bool {
+	if at.Offset < seen.Offset {
+		at = seen
+	}
+	for step := shortStep; ; step = min(2*step, longStep) {
+		here, ok := p.place()
+		switch {
+		case !ok || here.Epoch != at.Epoch:
+			return false
+		case here.Offset >= at.Offset:
+			return r.reached(at)
+		case !sleep(ctx, step):
+			return false
+		}
+	}
 }
 
 // bounds returns where the hub stands, and where a topic ends in the log. It waits for a log that cannot be reached.
@@ -537,7 +556,7 @@ func (t *topic) head(p stream.Position) stream.Position {
 		return p
 	}
 	here, ok := t.plane.place() // looked at first, as in after
-	if head, _ := t.log.Head(); ok && p == head && p.Epoch == here.Epoch {
+	if head, _ := t.log.Head(); ok && p == head && p.Epoch == here.Epoch && p.Offset < here.Offset {
 		return stream.Position(here)
 	}
 	return p

@@ -115,16 +115,24 @@ func (h *Hub) authorize(ctx context.Context, a Access) *refusal {
 	return refusalFor(err, http.StatusForbidden, fmt.Sprintf("You may not %s topic %s.", a.Action, quote(a.Topic)))
 }
 
-// ask calls a function of the application, and turns its panic into an error.
+// ask calls a function of the application, and turns its panic into an error. A Goexit is reported as one, and goes on.
 func (h *Hub) ask(ctx context.Context, f func() error) (err error) {
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			p := &PanicError{Value: v, Stack: debug.Stack()}
-			h.panicked(ctx, p)
-			err = p
+		v := recover()
+		if returned {
+			return
 		}
+		if v == nil {
+			v = goexit
+		}
+		p := &PanicError{Value: v, Stack: debug.Stack()}
+		h.panicked(ctx, p)
+		err = p
 	}()
-	return f()
+	err = f()
+	returned = true
+	return err
 }
 
 // answer sends the refusal as a sentence.

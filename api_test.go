@@ -53,6 +53,8 @@ var (
 	_ func(*tailcast.Conn, error) error                                                         = (*tailcast.Conn).Close
 	_ func(*tailcast.Conn, func(*tailcast.Conn, tailcast.Inbound) error)                        = (*tailcast.Conn).AfterRead
 	_ func(*tailcast.Conn, func(*tailcast.Conn, error))                                         = (*tailcast.Conn).BeforeClose
+	_ func(tailcast.TopicPublisher, string) (tailcast.Position, bool)                           = tailcast.TopicPublisher.Head
+	_ func(tailcast.TopicPublisher, string, tailcast.Position) error                            = tailcast.TopicPublisher.Begin
 	_ func() tailcast.Position                                                                  = tailcast.Earliest
 	_ func(tailcast.Position) ([]byte, error)                                                   = tailcast.Position.MarshalText
 	_ func(*tailcast.Position, []byte) error                                                    = (*tailcast.Position).UnmarshalText

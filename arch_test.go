@@ -10,7 +10,8 @@ import (
 const module = "github.com/tailcast/tailcast"
 
 // TestArrowsRunOneWay holds the packages to ARCHITECTURE.md: internal packages do not know the hub, nor each other except
-// fanout stream; nxtail knows only the hub, and only the examples know nxtail; tailcasttest, which is known to tests only, knows the
+// fanout stream; nxtail knows only the hub, and only the examples know nxtail; client knows the hub and wire, and only the examples
+// know it; tailcasttest, which is known to tests only, knows the
 // hub and testnet; one package imports the WebSocket library; and the root stays light.
 func TestArrowsRunOneWay(t *testing.T) {
 	imports := func(pkg string) []string { return list(t, `{{join .Imports "\n"}}`, pkg) }
@@ -25,6 +26,10 @@ func TestArrowsRunOneWay(t *testing.T) {
 			case pkg == module+"/nxtail" && strings.HasPrefix(imp, module) && imp != module:
 				t.Errorf("%s imports %s", pkg, imp)
 			case pkg == module+"/tailcasttest" && strings.HasPrefix(imp, module) && imp != module && imp != module+"/internal/testnet":
+				t.Errorf("%s imports %s", pkg, imp)
+			case pkg == module+"/client" && strings.HasPrefix(imp, module) && imp != module && imp != module+"/internal/wire":
+				t.Errorf("%s imports %s", pkg, imp)
+			case imp == module+"/client" && !strings.HasPrefix(pkg, module+"/examples/"):
 				t.Errorf("%s imports %s", pkg, imp)
 			case imp == module+"/tailcasttest":
 				t.Errorf("%s imports %s: only tests may", pkg, imp)

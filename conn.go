@@ -336,7 +336,7 @@ func bottom(nc net.Conn) net.Conn {
 // finish runs the hooks, says goodbye and sees the write side to its end.
 func (c *Conn) finish(hooks []func(*Conn, error), cause error) {
 	for _, f := range hooks {
-		_ = c.guard(func() error { f(c, cause); return nil })
+		apart(func() { _ = c.guard(func() error { f(c, cause); return nil }) })
 	}
 	last := c.lastWord
 	if last == nil {
@@ -372,19 +372,28 @@ func closeError(cause error) *CloseError {
 	return &CloseError{Code: 1011}
 }
 
-// guard calls a hook, and turns its panic into an error that closes the connection.
+// goexit is the value of the PanicError of a hook that has ended its goroutine.
+const goexit = "the hook has called runtime.Goexit"
+
+// guard calls a hook, and turns its panic into an error that closes the connection. So does a Goexit, which goes on after that.
 func (c *Conn) guard(f func() error) (err error) {
+	returned := false
 	defer func() {
 		v := recover()
-		if v == nil {
+		if returned {
 			return
+		}
+		if v == nil {
+			v = goexit
 		}
 		p := &PanicError{Value: v, Stack: debug.Stack()}
 		c.hub.panicked(c.ctx, p, slog.String(logConn, c.id))
 		c.end(endPanic, p)
 		err = p
 	}()
-	return f()
+	err = f()
+	returned = true
+	return err
 }
 
 // received hands a message of the client to the hooks, and ends the connection where they or the hub will not have it. It runs on the

@@ -18,7 +18,8 @@
 // because it was away or is slow, is read again from there, and the viewer joins the live log at the exact message. For a
 // Tail the file itself is that memory.
 //
-// The program itself watches a topic with a loop over Hub.Subscribe, with the guarantees that viewers have.
+// The program itself watches a topic with a loop over Hub.Subscribe, with the guarantees that viewers have. Package client does the
+// same with a hub elsewhere, and makes a Source of it; package viewer is a page to look at, and has a client for pages of your own.
 //
 // # Guarantees
 //
@@ -94,7 +95,8 @@
 // take does not count against the peer, but the next message is read only when they have returned. What BeforeClose sends
 // still arrives if the peer is there. A panic becomes a *PanicError: it closes that connection (BeforeClose: it is closing
 // already; Authenticate, Authorize and compile: the request is answered 500; Filter: it closes all viewers in the topic that share it), is counted in Stats, and goes to the logger, or where
-// none is set to the server's ErrorLog.
+// none is set to the server's ErrorLog. So does runtime.Goexit, which testing's FailNow calls; before there is a connection it ends the
+// handler, and nothing is answered. A logger that panics is passed over.
 //
 // # Close codes
 //

@@ -21,7 +21,7 @@ import (
 type object struct {
 	Event, ID, Topic, Data, From, To, Reason string
 	Time                                     time.Time
-	B64, Partial, Possible                   bool
+	B64, Binary, Partial, Possible           bool
 	Count, Bytes                             int64
 	Code, Retry                              int
 	Ref                                      *int64
@@ -240,7 +240,7 @@ func TestEnvelopesSayAllThereIs(t *testing.T) {
 			{Data: "plain", Time: time.Now()},
 			{Data: "a\nb\u2028\x00\"é", Time: at},
 			{Data: "/2E=", B64: true, Time: time.Now()},
-			{Data: "dGV4dA==", B64: true, Time: time.Now()},
+			{Data: "dGV4dA==", B64: true, Binary: true, Time: time.Now()},
 			{Data: "a piece", Partial: true, Time: time.Now()},
 			{Event: "gap", Count: 3, Bytes: -1, Possible: true, Reason: "why"},
 			{Time: time.Now()},

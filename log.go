@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -77,8 +78,10 @@ var tailEvents = map[string]struct {
 	follow.EventCheckpointed: {slog.LevelInfo, logTailCheckpointed},
 }
 
-// log is the only caller of the logger. An attribute without a value is left out: an error that is nil, a text that is empty.
-func (h *Hub) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+// log is the only caller of the logger. An attribute without a value is left out: an error that is nil, a text that is empty. It
+// reports whether that went well.
+func (h *Hub) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) (ok bool) {
+	defer h.spare(ctx)
 	there := attrs[:0]
 	for _, a := range attrs {
 		if a.Value.Kind() == slog.KindString && a.Value.String() == "" || a.Value.Kind() == slog.KindAny && a.Value.Any() == nil {
@@ -87,10 +90,21 @@ func (h *Hub) log(ctx context.Context, level slog.Level, message string, attrs .
 		there = append(there, a)
 	}
 	h.cfg.logger.LogAttrs(ctx, level, message, there...)
+	return true
 }
 
 func (h *Hub) logs(ctx context.Context, level slog.Level) bool {
+	defer h.spare(ctx)
 	return h.cfg.logger.Enabled(ctx, level)
+}
+
+// spare is deferred around the logger, whose panic must not leave behind what is being ended, nor, on a goroutine of the hub's, end
+// the process.
+func (h *Hub) spare(ctx context.Context) {
+	if v := recover(); v != nil {
+		h.panics.Add(1)
+		complain(ctx, "logger", &PanicError{Value: v, Stack: debug.Stack()})
+	}
 }
 
 func errorAttr(err error) slog.Attr { return slog.Any(logError, err) }
@@ -143,16 +157,21 @@ func (c *Conn) logEnd(why endReason) {
 // panicked reports the panic of a function of the application: to the logger, or else where net/http would have.
 func (h *Hub) panicked(ctx context.Context, p *PanicError, attrs ...slog.Attr) {
 	h.panics.Add(1)
-	if h.logs(ctx, slog.LevelError) {
-		h.log(ctx, slog.LevelError, logHookPanicked, append(attrs, slog.String(logPanic, fmt.Sprint(p.Value)), stackAttr(p))...)
+	if h.logs(ctx, slog.LevelError) &&
+		h.log(ctx, slog.LevelError, logHookPanicked, append(attrs, slog.String(logPanic, fmt.Sprint(p.Value)), stackAttr(p))...) {
 		return
 	}
+	complain(ctx, "hook", p)
+}
+
+// complain reports a panic where net/http would have.
+func complain(ctx context.Context, whose string, p *PanicError) {
 	srv, _ := ctx.Value(http.ServerContextKey).(*http.Server)
 	if srv != nil && srv.ErrorLog != nil {
-		srv.ErrorLog.Printf("tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
+		srv.ErrorLog.Printf("tailcast: %s panicked: %v\n%s", whose, p.Value, p.Stack)
 		return
 	}
-	fmt.Fprintf(os.Stderr, "tailcast: hook panicked: %v\n%s", p.Value, p.Stack)
+	fmt.Fprintf(os.Stderr, "tailcast: %s panicked: %v\n%s", whose, p.Value, p.Stack)
 }
 
 func (r *sourceRun) logFailed(ctx context.Context, err error) {

@@ -35,6 +35,7 @@ type replay struct {
 	opened   time.Time // when its first turn began
 	gathered bool      // see gather
 	turn     uint64    // Bytes of the log when its turn began
+	stint    stint
 
 	// Guarded by topic.mu.
 	life    int      // topic.lives when it began
@@ -131,6 +132,7 @@ func newReplay(h *Hub, t *topic, r Replayer, from Position) *replay {
 	p.log.Spare(4)
 	p.fan = h.pool.NewTopic(stream.Retention{})
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.stint.turns = &h.turns
 	return p
 }
 
@@ -235,11 +237,11 @@ func (p *replay) read() {
 		return
 	}
 	pause, failed := firstPause, 0
-	for p.hub.turns.take(p.ctx) {
+	for p.stint.begin(p.ctx) {
 		p.open()
 		from := p.last
 		err := p.once()
-		p.hub.turns.give()
+		p.stint.end()
 		if failed++; p.last != from || errors.Is(err, ErrBackplane) {
 			pause, failed = firstPause, 0
 		}
@@ -326,9 +328,10 @@ func (p *replay) once() (err error) {
 
 // add takes messages that were read, and sees whether another log can take over.
 func (p *replay) add(msgs []Message) error {
-	if p.ctx.Err() != nil {
+	if !p.stint.work(p.ctx) {
 		return context.Cause(p.ctx)
 	}
+	defer p.stint.rest()
 	for len(msgs) > 0 {
 		n := slices.IndexFunc(msgs, func(m Message) bool { return m.Gap != nil })
 		switch {
@@ -647,6 +650,87 @@ func (t *turns) waiting() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.queue) > 0
+}
+
+// A stint is a replay's turn. It is lent to others while the Replayer has nothing to yield: one that waits for what it reads from, such
+// as another server, would hold up all topics of the hub.
+type stint struct {
+	turns *turns
+
+	mu      sync.Mutex // guards the rest; taken before that of turns
+	held    bool
+	working bool // what was yielded is being looked at
+	timer   *time.Timer
+}
+
+// lendAfter is how long a Replayer may have nothing to yield before its turn is lent.
+const lendAfter = time.Second
+
+// begin waits for a turn; false if ctx is done first.
+func (s *stint) begin(ctx context.Context) bool {
+	if !s.work(ctx) {
+		return false
+	}
+	s.rest()
+	return true
+}
+
+// work waits for the turn, if it has been lent; false if ctx is done, or is first.
+func (s *stint) work(ctx context.Context) bool {
+	s.mu.Lock()
+	s.working = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	held := s.held
+	s.mu.Unlock()
+	if held {
+		return ctx.Err() == nil
+	}
+	if !s.turns.take(ctx) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = true
+	return true
+}
+
+// rest says that the Replayer is to yield what comes next.
+func (s *stint) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = false
+	if s.timer == nil {
+		s.timer = time.AfterFunc(lendAfter, s.lend)
+	} else {
+		s.timer.Reset(lendAfter)
+	}
+}
+
+func (s *stint) lend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.held || s.working:
+	case s.turns.waiting():
+		s.held = false
+		s.turns.give()
+	default:
+		s.timer.Reset(lendAfter)
+	}
+}
+
+// end gives the turn back.
+func (s *stint) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = false
+	s.timer.Stop()
+	if s.held {
+		s.held = false
+		s.turns.give()
+	}
 }
 
 // unbounded is more than anything that is counted in bytes.

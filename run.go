@@ -45,6 +45,8 @@ func (h *Hub) Run(ctx context.Context, sources ...Source) error {
 	return nil
 }
 
+var _ TopicPublisher = (*publisher)(nil)
+
 // A publisher is what one source publishes through.
 type publisher struct {
 	hub    *Hub
@@ -73,6 +75,26 @@ func (p *publisher) begin(topic string, r Replayer, at Position) error {
 	defer p.hub.part(t)
 	p.topics.Store(t, nil)
 	return t.begin(p, r, at)
+}
+
+// Head is TopicPublisher.Head.
+func (p *publisher) Head(topic string) (Position, bool) {
+	if p.hub.plane != nil { // its positions are not the Source's
+		return Position{}, false
+	}
+	return p.hub.Head(topic)
+}
+
+// Begin is TopicPublisher.Begin.
+func (p *publisher) Begin(topic string, after Position) error {
+	err := ErrClosed
+	if !p.ended.Load() && !p.hub.closing() {
+		err = p.begin(topic, replayerOf(p), after)
+	}
+	if err != nil {
+		return fmt.Errorf("tailcast: begin: %w", err)
+	}
+	return nil
 }
 
 // leave gives up a topic of which the source knows nothing any more.

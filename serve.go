@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,7 +108,9 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m *mount) {
 		return
 	}
 	var c *Conn
-	apart(func() { c = h.answer(w, r, m) })
+	if !apart(func() { c = h.answer(w, r, m) }) {
+		runtime.Goexit()
+	}
 	if c != nil {
 		gone := context.AfterFunc(r.Context(), func() { c.end(endContext, context.Cause(r.Context())) })
 		c.live()
@@ -115,21 +118,24 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, m *mount) {
 	}
 }
 
-// apart calls f on another goroutine, waits for it, and panics if it does.
-func apart(f func()) {
+// apart calls f on another goroutine, waits for it, and panics if it does. It reports whether f has returned: else it has called
+// runtime.Goexit, which leaves the caller as it is.
+func apart(f func()) (returned bool) {
 	done := make(chan any)
 	go func() {
-		defer close(done) // a Goexit is no panic
+		defer close(done)
 		defer func() {
 			if v := recover(); v != nil {
 				done <- v
 			}
 		}()
 		f()
+		returned = true
 	}()
 	if v, panicked := <-done; panicked {
 		panic(v)
 	}
+	return returned
 }
 
 // answer answers a request. It returns a connection that is to live on, if there is one: it has taken what the request had taken.
@@ -443,12 +449,20 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	defer c.fan.Release()
 	c.expire()
 	c.fan.Wake() // says hello
+	if !apart(func() { h.welcome(c, req) }) {
+		c.end(endPanic, &PanicError{Value: goexit})
+	}
+	return true
+}
+
+// welcome lets a connection that is known begin.
+func (h *Hub) welcome(c *Conn, req *request) {
 	c.hooking.Store(true)
 	defer c.hookOver() // nobody reads meanwhile
 	for _, f := range h.cfg.onConnect {
 		if err := c.guard(func() error { return f(c) }); err != nil {
 			c.end(endHook, err)
-			return true
+			return
 		}
 	}
 	var err error
@@ -466,12 +480,11 @@ func (h *Hub) open(c *Conn, req *request, o fanout.Options) bool {
 	req.held()
 	if err != nil {
 		c.end(why(err), err)
-		return true
+		return
 	}
 	h.plane.greet(c)
 	c.fan.Beat() // tells a client where it stands
 	c.told.Store(true)
-	return true
 }
 
 // writeFailed is called when the write side has failed.
@@ -567,7 +580,13 @@ func (h *Hub) openWebSocket(w http.ResponseWriter, r *http.Request, req *request
 //
 // What is on the stack of a goroutine that waits is a good part of what an idle connection costs: see that it is little.
 func (c *Conn) live() {
+	defer c.over() // also where a hook ends the goroutine
 	c.readAll()
+}
+
+// over sees to what remains of a WebSocket when nothing more is read.
+func (c *Conn) over() {
+	c.end(endPanic, &PanicError{Value: goexit}) // unless it has ended
 	c.readingOver()
 	if c.free != nil {
 		c.free()

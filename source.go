@@ -37,6 +37,20 @@ type Publisher interface {
 	Publish(ctx context.Context, msgs ...Message) error
 }
 
+// A TopicPublisher is what Hub.Run gives a Source: a Publisher that knows, and is told, where topics stand. It is for Sources that
+// number their topics: a type assertion tells whether a Publisher is one. Those of tests need not be, and a Source must do without.
+type TopicPublisher interface {
+	Publisher
+	// Head returns the position of the newest message that the hub has of a topic, as Hub.Head does. A Source goes on after it that
+	// has not published there itself: otherwise messages would be missing between, and no Gap would say so. A hub with a Backplane
+	// knows no such position.
+	Head(topic string) (Position, bool)
+	// Begin says, before the Source's first message in a topic, after which Position that comes: zero if it is not known. From then on
+	// the topic is the Source's, which may replay it: viewers that come back need not wait for the first message. The error is as
+	// Publish's: what matches ErrTopicOwner, ErrTopicName or ErrClosed.
+	Begin(topic string, after Position) error
+}
+
 // A Replayer is a Source that can read its past. It serves viewers that come back to a Position which the hub no longer
 // has in memory, or that cannot keep up.
 //
@@ -55,8 +69,8 @@ type Publisher interface {
 //  6. It is called concurrently, with itself and with Run. While its viewers have enough to read, yield does not return: for some
 //     seconds, then the hub breaks, and calls it again when they need more.
 //
-// The hub knows that a topic can be replayed from the first message on that the Source publishes there. (It knows of a Tail
-// earlier.) Viewers that come back before that wait for it.
+// The hub knows that a topic can be replayed from the first message on that the Source publishes there, or earlier by
+// TopicPublisher.Begin. Viewers that come back before that wait for it.
 type Replayer interface {
 	Replay(ctx context.Context, topic string, after Position) iter.Seq2[Message, error]
 }

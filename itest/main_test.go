@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("ITEST_VIEWERS") != "" { // this process is viewers: see burst
 		os.Exit(viewersMain())
 	}
+	if os.Getenv("ITEST_RELAY") != "" { // this process is a relay: see startRelay
+		os.Exit(relayMain())
+	}
 	code := m.Run()
 	if binDir != "" {
 		os.RemoveAll(binDir)

@@ -66,6 +66,7 @@ type Conn struct {
 	draining atomic.Bool   // ending was set to drain
 	pool     *Pool
 	w        *worker
+	woken    *Sub // what has grown in the worker's present pass, or several; touched only by the worker's own goroutine
 
 	// Touched only by whoever has the turn.
 	subs     []*Sub
@@ -73,6 +74,7 @@ type Conn struct {
 	out      []byte  // bytes of ours that go before anything else: a frame is never interrupted
 	off      int     // how much of out has been sent
 	turnOf   int     // which sub begins: they take turns
+	only     *Sub    // what the next turn has to look at; several, unless who claimed it knows better
 	finished bool
 
 	// Written by whoever has the turn, read by anyone.
@@ -124,7 +126,7 @@ const (
 func (p *Pool) Add(o Options) *Conn {
 	p.start()
 	i := int(p.next.Add(1) % uint32(len(p.workers)))
-	c := &Conn{pool: p, w: p.workers[i], shard: i, Options: o}
+	c := &Conn{pool: p, w: p.workers[i], shard: i, only: several, Options: o}
 	c.released.Store(!o.Hold)
 	if len(o.Hello) > 0 {
 		c.private, c.Hello = o.Hello, nil
@@ -143,10 +145,16 @@ func (p *Pool) Add(o Options) *Conn {
 
 // Cancel takes back an Add that nothing has been asked of yet.
 func (c *Conn) Cancel() {
+	c.mu.Lock()
+	c.ending = aborted // whoever has the turn sends nothing, and ends it
+	c.urgent.Store(true)
+	c.mu.Unlock()
 	if c.Resident || c.claim() {
 		c.mu.Lock()
 		c.end()
 		c.mu.Unlock()
+	} else {
+		<-c.Done() // a worker was just looking at it, and finds the note
 	}
 	c.Remove()
 }
@@ -213,7 +221,7 @@ func (c *Conn) enqueue(frame []byte, messages int) error {
 	c.urgent.Store(true)
 	c.mu.Unlock()
 	c.pool.cfg.Budget.Use(int64(grown))
-	c.Wake()
+	c.wake(none)
 	return nil
 }
 
@@ -257,7 +265,7 @@ func (c *Conn) Release() {
 	c.urgent.Store(true) // first: whoever sees that it is released also sees that there is something to take
 	c.released.Store(true)
 	c.mu.Unlock()
-	c.Wake()
+	c.wake(none)
 }
 
 func (c *Conn) held() bool { return !c.released.Load() }
@@ -296,7 +304,7 @@ func (c *Conn) Abort(err error) {
 	} else {
 		c.Options.Abort()
 	}
-	c.Wake()
+	c.wake(none)
 }
 
 // isDone reports whether nothing more will be written; mu is held.
@@ -311,7 +319,7 @@ func (c *Conn) ask(f func()) {
 	f()
 	c.urgent.Store(true)
 	c.mu.Unlock()
-	c.Wake()
+	c.wake(none)
 }
 
 func (c *Conn) request(o op) {
@@ -319,7 +327,7 @@ func (c *Conn) request(o op) {
 	c.ops = append(c.ops, o)
 	c.urgent.Store(true)
 	c.mu.Unlock()
-	c.Wake()
+	c.wake(none)
 }
 
 // The turn. It is free, or somebody has it; and while somebody has it, somebody else may have noted that there is more.
@@ -356,8 +364,11 @@ func (c *Conn) release() bool {
 	return false
 }
 
-// Wake makes sure that somebody looks after the connection soon.
-func (c *Conn) Wake() {
+// Wake makes sure that somebody looks after the connection and all its subscriptions soon.
+func (c *Conn) Wake() { c.wake(several) }
+
+// wake is Wake, with what has to be looked at.
+func (c *Conn) wake(only *Sub) {
 	if c.Resident {
 		select {
 		case c.wakeup <- struct{}{}:
@@ -366,15 +377,17 @@ func (c *Conn) Wake() {
 		return
 	}
 	if c.claim() {
+		c.only = only
 		c.w.push(c)
 	}
 }
 
-// serve is Wake for the connection's worker, which can do the work on the spot.
-func (c *Conn) serve() {
+// serve is Wake for the connection's worker, which can do the work on the spot, and knows what has grown: only, or several.
+func (c *Conn) serve(only *Sub) {
 	if c.Resident {
 		c.Wake()
 	} else if c.claim() {
+		c.only = only
 		c.turn()
 	}
 }
@@ -385,7 +398,12 @@ func (c *Conn) turn() {
 		c.pool.wg.Go(c.drain)
 		return
 	}
-	switch c.run(false) {
+	only := c.only
+	c.only = several // next time, if nobody knows better
+	if c.pool.cfg.FlushInterval > 0 {
+		only = several // what other topics hold back goes along
+	}
+	switch c.run(false, only) {
 	case idle:
 		if !c.release() {
 			c.w.push(c)
@@ -401,7 +419,7 @@ func (c *Conn) turn() {
 // drain writes, waiting for the socket, until nothing is left. It has the turn.
 func (c *Conn) drain() {
 	for {
-		switch c.run(true) {
+		switch c.run(true, several) {
 		case idle:
 			if s, ok := c.Socket.(*blockingSocket); ok {
 				c.unbind(s, c.pool.cfg.WriteTimeout)
@@ -429,7 +447,7 @@ func (c *Conn) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, c.Wake) // so that it waits for one thing only, for each message anew
 	defer stop()
 	for {
-		switch c.run(true) {
+		switch c.run(true, several) {
 		case idle:
 			<-c.wakeup
 		case over:
@@ -450,8 +468,15 @@ const (
 	over                  // nothing will be sent any more
 )
 
-// run sends what there is, for one turn's worth of bytes.
-func (c *Conn) run(wait bool) status {
+// What stands for other than one subscription.
+var (
+	several = new(Sub)
+	none    = new(Sub)
+)
+
+// run sends what there is, for one turn's worth of bytes. Of subscriptions it looks at those that can have anything: each look at one
+// of many costs a cache line or two.
+func (c *Conn) run(wait bool, only *Sub) status {
 	if c.finished {
 		return over
 	}
@@ -471,8 +496,14 @@ func (c *Conn) run(wait bool) status {
 			}
 			c.flushed()
 		}
-		if c.urgent.Load() && c.takeUrgent() {
-			continue
+		if c.urgent.Load() {
+			took, anew := c.takeUrgent()
+			if anew {
+				only = several
+			}
+			if took {
+				continue
+			}
 		}
 		if c.finished {
 			return over
@@ -482,7 +513,10 @@ func (c *Conn) run(wait bool) status {
 		}
 		// Before it is looked what there is: what comes in between is to be sent still, and what Release sets free.
 		draining := c.draining.Load() && !c.held()
-		n, short, err := c.follow(budget, wait)
+		if draining {
+			only = several
+		}
+		n, short, err := c.follow(budget, wait, only)
 		if err != nil {
 			return c.fail(err)
 		}
@@ -531,9 +565,9 @@ func (c *Conn) flushed() {
 	c.out, c.off = c.out[:0], 0
 }
 
-// takeUrgent moves the next thing that was asked for into out, and reports whether the caller has to look again. The order:
-// control frames, direct messages, what subscriptions were told, the end.
-func (c *Conn) takeUrgent() bool {
+// takeUrgent moves the next thing that was asked for into out, and reports whether the caller has to look again, and anew at all
+// subscriptions. The order: control frames, direct messages, what subscriptions were told, the end.
+func (c *Conn) takeUrgent() (again, anew bool) {
 	c.mu.Lock()
 	o, ok := c.pick()
 	err := c.err
@@ -544,7 +578,7 @@ func (c *Conn) takeUrgent() bool {
 	if o.kind != opNone {
 		c.apply(o)
 	}
-	return ok
+	return ok, o.kind != opNone
 }
 
 // pick is takeUrgent under mu. An op that it returns is carried out without it.
@@ -677,51 +711,64 @@ func (c *Conn) drop(s *Sub) {
 // copyBytes is how much of a log is copied at a time for a connection that gets its messages in a form of its own.
 const copyBytes = 8 << 10
 
-// follow sends what one subscription has at its cursor. It returns how many bytes it dealt with, and whether the socket
-// took less than that.
-func (c *Conn) follow(budget int, wait bool) (n int, short bool, err error) {
+// follow sends what one subscription has at its cursor: only, or whose turn it is among those that have something. It returns how
+// many bytes it dealt with, and whether the socket took less than that.
+func (c *Conn) follow(budget int, wait bool, only *Sub) (n int, short bool, err error) {
+	switch only {
+	case none:
+		return 0, false, nil
+	case several:
+	default:
+		n, short, _, err = c.advance(only, budget, wait)
+		return n, short, err
+	}
 	for range c.subs {
 		if c.turnOf >= len(c.subs) {
 			c.turnOf = 0
 		}
 		s := c.subs[c.turnOf]
-		if !s.live {
-			c.turnOf++
-			continue
+		c.turnOf++
+		if n, short, has, err := c.advance(s, budget, wait); has {
+			return n, short, err
 		}
-		limit := budget
-		if c.Rewrite {
-			limit = min(limit, max(copyBytes/len(c.subs), 512)) // each message may name all places
-		}
-		chunk, state := s.next(limit)
-		if waits := state == stream.Waiting; waits != s.waits {
-			s.wait(waits)
-		}
-		switch state {
-		case stream.AtHead, stream.Waiting:
-			c.turnOf++
-			continue
-		case stream.Lost:
-			s.live = false
-			c.turnOf++
-			c.Handler.Lagged(s, s.cur)
-			continue
-		}
-		if self := c.author.Load(); self != 0 {
-			n, own := chunk.Run(self)
-			if chunk.Cut(n); own {
-				chunk.Advance(&s.cur, len(chunk.Bytes))
-				s.moved()
-				return 1, false, nil
-			}
-		}
-		if c.Rewrite {
-			own := chunk // the Handler may keep its argument, and chunk is to stay on the stack
-			return c.copied(s, &own), false, nil
-		}
-		return c.shared(s, &chunk, wait)
 	}
 	return 0, false, nil
+}
+
+// advance sends what a subscription has at its cursor, if it has anything.
+func (c *Conn) advance(s *Sub, budget int, wait bool) (n int, short, has bool, err error) {
+	if !s.live {
+		return 0, false, false, nil
+	}
+	if c.Rewrite {
+		budget = min(budget, max(copyBytes/len(c.subs), 512)) // each message may name all places
+	}
+	chunk, state := s.next(budget)
+	if waits := state == stream.Waiting; waits != s.waits {
+		s.wait(waits)
+	}
+	switch state {
+	case stream.AtHead, stream.Waiting:
+		return 0, false, false, nil
+	case stream.Lost:
+		s.live = false
+		c.Handler.Lagged(s, s.cur)
+		return 0, false, false, nil
+	}
+	if self := c.author.Load(); self != 0 {
+		n, own := chunk.Run(self)
+		if chunk.Cut(n); own {
+			chunk.Advance(&s.cur, len(chunk.Bytes))
+			s.moved()
+			return 1, false, true, nil
+		}
+	}
+	if c.Rewrite {
+		own := chunk // the Handler may keep its argument, and chunk is to stay on the stack
+		return c.copied(s, &own), false, true, nil
+	}
+	n, short, err = c.shared(s, &chunk, wait)
+	return n, short, true, err
 }
 
 // shared writes a chunk as all viewers of its format get it, without a copy.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -143,6 +144,32 @@ func TestMessagesArriveOnceAndInOrderThroughShortWrites(t *testing.T) {
 	})
 }
 
+// A viewer that is far behind in one topic is not kept from another.
+func TestTopicsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		quiet := &world{t: t, budget: w.budget, pool: w.pool, log: stream.NewLog(stream.Retention{}, w.budget)}
+		quiet.topic = w.pool.NewTopic(stream.Retention{})
+		c, client, _ := w.connect(fanout.Options{})
+		loud, other := w.subscribe(c, "loud"), quiet.subscribe(c, "quiet")
+		line := strings.Repeat("x", 1000)
+		for range 2000 {
+			w.publish(line)
+		}
+		quiet.publish("here")
+		got := make([]byte, 400<<10) // of 2 MB: what the socket had already taken, and two turns
+		if _, err := io.ReadFull(client, got); err != nil || !bytes.Contains(got, []byte("here")) {
+			t.Errorf("%v; the quiet topic's message is not among the first %d bytes", err, len(got))
+		}
+		c.Abort(io.ErrClosedPipe)
+		<-c.Done()
+		loud.Remove()
+		other.Remove()
+		c.Remove()
+		w.pool.Close()
+	})
+}
+
 func TestControlFramesOvertakeDataAtFrameBoundaries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
@@ -178,7 +205,7 @@ func TestNothingFollowsTheLastBytes(t *testing.T) {
 		}
 		synctest.Wait()
 		expect(t, client, "(end)")
-		if n := client.Unread(); n != 0 {
+		if n := client.Peer().Unread(); n != 0 {
 			t.Errorf("%d bytes follow", n)
 		}
 		w.pool.Close()
@@ -390,6 +417,26 @@ func TestDrainedWaitsForEverything(t *testing.T) {
 		server.Resume()
 		<-drained
 		expect(t, client, "<1 a><2 b>")
+		finish(c, s)
+		w.pool.Close()
+	})
+}
+
+// What a topic's log holds is sent before it is drained, though nobody has been told of it.
+func TestDrainedLooksForItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Retention{}, fanout.Config{Workers: 1})
+		c, client, _ := w.connect(fanout.Options{})
+		s := w.subscribe(c, "t")
+		synctest.Wait()
+		a := w.log.Begin()
+		a.Add(stream.Position{Epoch: 1, Offset: 1}, 1, 0, []byte("a"))
+		a.End(time.Now())
+		<-c.Drained()
+		if _, n := c.Sent(); n != uint64(len("<1 a>")) {
+			t.Errorf("%d bytes are sent", n)
+		}
+		expect(t, client, "<1 a>")
 		finish(c, s)
 		w.pool.Close()
 	})
@@ -686,19 +733,31 @@ func (s *countingSocket) WriteSome(p []byte, _ time.Duration) (int, error) { ret
 func BenchmarkDelivery(b *testing.B) {
 	for _, size := range []int{0, 4 << 10} {
 		for _, conns := range []int{1, 100, 1000, 10_000} {
-			b.Run(fmt.Sprintf("kernel=%d/conns=%d", size, conns), func(b *testing.B) { benchmarkDelivery(b, conns, size) })
+			b.Run(fmt.Sprintf("kernel=%d/conns=%d", size, conns), func(b *testing.B) { benchmarkDelivery(b, conns, 1, size) })
 		}
+	}
+	for _, topics := range []int{10, 100} { // of which one grows
+		b.Run(fmt.Sprintf("kernel=0/conns=1000/topics=%d", topics), func(b *testing.B) { benchmarkDelivery(b, 1000, topics, 0) })
 	}
 }
 
-func benchmarkDelivery(b *testing.B, conns, size int) {
+func benchmarkDelivery(b *testing.B, conns, topics, size int) {
 	w := newWorld(b, stream.Retention{Messages: 100}, fanout.Config{Workers: 1})
+	var quiet []*world // topics beside it
+	for range topics - 1 {
+		q := &world{t: b, budget: w.budget, pool: w.pool, log: stream.NewLog(stream.Retention{Messages: 100}, w.budget)}
+		q.topic = w.pool.NewTopic(stream.Retention{Messages: 100})
+		quiet = append(quiet, q)
+	}
 	left, all := new(atomic.Int64), make(chan struct{}, 1)
 	for range conns {
 		s := &countingSocket{left, all, make([]byte, size)}
 		c := w.pool.Add(fanout.Options{Socket: s, Direct: true, Handler: handler{}, Abort: func() {}})
-		sub := w.subscribe(c, "")
-		defer finish(c, sub)
+		subs := []*fanout.Sub{w.subscribe(c, "")}
+		for _, q := range quiet {
+			subs = append(subs, q.subscribe(c, ""))
+		}
+		defer finish(c, subs...)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -148,6 +148,7 @@ func (w *worker) run() {
 		topics []*shard
 		tired  []*shard // they rest
 		conns  []*Conn
+		grown  []*Conn // whose topics have grown, where those are several
 		subs   []*Sub
 		pass   uint64
 	)
@@ -185,11 +186,22 @@ func (w *worker) run() {
 		for _, s := range topics {
 			s.pass = pass
 			subs = s.snapshot(subs)
-			for _, sub := range subs {
-				sub.conn.serve()
+			if len(topics) > 1 {
+				grown = note(grown, subs)
+			} else {
+				for _, sub := range subs {
+					sub.conn.serve(sub)
+				}
 			}
 			clear(subs)
 		}
+		for _, c := range grown {
+			only := c.woken
+			c.woken = nil
+			c.serve(only)
+		}
+		clear(grown)
+		grown = grown[:0]
 		served := len(topics) > 0
 		clear(topics)
 		topics = topics[:0]
@@ -205,6 +217,21 @@ func (w *worker) run() {
 			}
 		}
 	}
+}
+
+// note adds the connections of subs to grown, each once, so that one write can have what several of its topics have.
+func note(grown []*Conn, subs []*Sub) []*Conn {
+	for _, sub := range subs {
+		switch c := sub.conn; c.woken {
+		case nil:
+			c.woken = sub
+			grown = append(grown, c)
+		case sub:
+		default:
+			c.woken = several
+		}
+	}
+	return grown
 }
 
 // tired is how long a worker rests from the topics that have grown again while it has served them for so long, with writes of few

@@ -132,7 +132,7 @@ func (s *Sub) Notice(frame []byte, pos stream.Position) {
 	c.urgent.Store(true)
 	c.mu.Unlock()
 	c.pool.cfg.Budget.Use(int64(len(frame)))
-	c.Wake()
+	c.wake(none)
 }
 
 // takePending returns the notices that have not been taken; conn.mu is held.

@@ -28,9 +28,9 @@ func TestRandomPrograms(t *testing.T) { t.Parallel(); randomPrograms(t, false) }
 func TestRandomRestarts(t *testing.T) { t.Parallel(); randomPrograms(t, true) }
 
 func randomPrograms(t *testing.T, restarts bool) {
-	first, last := 0, 500
+	first, last := 0, 300
 	if restarts {
-		last = 250 // of several lives each
+		last = 150 // of several lives each
 	}
 	if os.Getenv("TAILCAST_SOAK") != "" {
 		last = 5000

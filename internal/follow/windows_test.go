@@ -23,7 +23,7 @@ import (
 // FOLLOW_ALL=1 goes on after many have failed.
 func TestRaceWindows(t *testing.T) {
 	t.Parallel()
-	stride, foundStride := 101, 1
+	stride, foundStride := 151, 2
 	if testing.Short() || raced {
 		stride, foundStride = 499, 15
 	}

@@ -12,7 +12,7 @@ import (
 //	{"id":"1abc.zz","topic":"app","time":"2025-01-02T15:04:05.678901234Z","data":"…"}
 //
 // without id if Pos is zero and without time if Time is zero, with "partial":true if Partial is set, and with "b64":true and data in
-// base64 if Binary is set or Data is not valid UTF-8. A Gap is a control object:
+// base64 if Binary is set or Data is not valid UTF-8; "binary":true tells the two apart. A Gap is a control object:
 //
 //	{"event":"gap","topic":"app","from":"1abc.a","to":"1abc.zz","count":12,"bytes":-1,"possible":true,"reason":"…"}
 //
@@ -39,7 +39,11 @@ func AppendEnvelope(dst []byte, r *Record) []byte {
 		dst = appendEscaped(dst, r.Data)
 		dst = append(dst, '"')
 	} else {
-		dst = append(dst, `,"b64":true,"data":"`...)
+		dst = append(dst, `,"b64":true`...)
+		if r.Binary {
+			dst = append(dst, `,"binary":true`...)
+		}
+		dst = append(dst, `,"data":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, r.Data)
 		dst = append(dst, '"')
 	}

@@ -24,7 +24,7 @@ func TestEnvelopes(t *testing.T) {
 		"nothing":                 {wire.Record{}, `{"topic":"","data":""}`},
 		"escapes":                 {wire.Record{Topic: "a\"b", Data: []byte("<\\\"\n\r\t\x00\x1f\x7f\u2028\u2029é€\u202a>")}, `{"topic":"a\"b","data":"<\\\"\n\r\t\u0000\u001f` + "\x7f" + `\u2028\u2029é€` + "\u202a" + `>"}`},
 		"bytes that are no text":  {wire.Record{Data: []byte("a\xff")}, `{"topic":"","b64":true,"data":"Yf8="}`},
-		"bytes that look like it": {wire.Record{Data: []byte("a"), Binary: true}, `{"topic":"","b64":true,"data":"YQ=="}`},
+		"bytes that look like it": {wire.Record{Data: []byte("a"), Binary: true}, `{"topic":"","b64":true,"binary":true,"data":"YQ=="}`},
 		"a piece":                 {wire.Record{Data: []byte("a"), Partial: true}, `{"topic":"","data":"a","partial":true}`},
 		"a whole gap": {
 			wire.Record{Topic: "app", Pos: pos, Time: at, Data: []byte("ignored"), Gap: &wire.Gap{From: pos, To: wire.Position{Epoch: 10, Offset: 5}, Count: 4, Bytes: 99, Possible: true, Reason: "why"}},
@@ -51,6 +51,7 @@ type envelope struct {
 	Time     time.Time
 	Data     *string
 	B64      bool
+	Binary   bool
 	Partial  bool
 	From, To string
 	Count    int64
@@ -99,6 +100,9 @@ func FuzzEnvelope(f *testing.F) {
 		got := []byte(*e.Data)
 		if e.B64 != (isBinary || !utf8.Valid(data)) {
 			t.Fatalf("%q is marked %v", data, e.B64)
+		}
+		if e.Binary != isBinary {
+			t.Fatalf("%q is called binary: %v", data, e.Binary)
 		}
 		if e.B64 {
 			var err error

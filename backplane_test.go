@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -374,4 +376,135 @@ func TestSourcesWithPositionsOverALog(t *testing.T) {
 		close(stop)
 		synctest.Wait()
 	})
+}
+
+// A log that is away from the start holds nobody up; what was published elsewhere before it came may be missing, and that is said.
+func TestALogThatIsAwayFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := tailcasttest.NewSharedLog()
+		sites, planes := nodes(t, shared, 2)
+		planes[1].Cut()
+		v := sites[1].sse("")
+		sites[0].publish("missed")
+		planes[1].Restore()
+		synctest.Wait()
+		sites[0].publish("seen")
+		got := v.data(4)
+		if !strings.Contains(got[0], "degraded") || !strings.Contains(got[1]+got[2], `"over":true`) ||
+			!strings.Contains(got[1]+got[2], `"possible":true`) || got[3] != "seen" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// A gap of a Source goes through the log, and leads to where it stands there.
+func TestGapsOfSourcesOverALog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sites, _ := nodes(t, tailcasttest.NewSharedLog(), 2)
+		v := sites[1].sse("")
+		theirs := tailcast.Position{Epoch: 3, Offset: 4}
+		err := sites[0].hub.Publish(t.Context(), tailcast.Message{Gap: &tailcast.Gap{From: theirs, To: theirs, Count: 5, Bytes: 6, Reason: "why"}},
+			tailcast.Message{Data: []byte("on")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := v.data(1)[0]
+		if !strings.Contains(got, `"count":5,"bytes":6,"reason":"why"`) || strings.Contains(got, theirs.String()) || !strings.Contains(got, `"to":"`+v.id+`"`) {
+			t.Errorf("%s, id %s", got, v.id)
+		}
+		want(t, sites[0].sse("", "Last-Event-ID: "+v.id).data(1), "on")
+	})
+}
+
+// What does not fit into one node is a gap there, and nothing stops.
+func TestAMessageThatIsTooLargeForOneNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := tailcasttest.NewSharedLog()
+		large, _ := nodes(t, shared, 1)
+		small, _ := nodes(t, shared, 1, tailcast.WithMemoryLimit(4<<20))
+		v := small[0].sse("")
+		err := large[0].hub.Publish(t.Context(), tailcast.Message{Data: make([]byte, 2<<20)}, tailcast.Message{Data: []byte("next")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := v.data(2)
+		if !strings.Contains(got[0], `"count":1,"bytes":2097152`) || got[1] != "next" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// A client that publishes while the log is away is told so, and its reader goes on.
+func TestAClientPublishesWhileTheLogIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sites, planes := nodes(t, tailcasttest.NewSharedLog(), 1, tailcast.WithAuthorize(func(context.Context, tailcast.Access) error { return nil }))
+		ws := sites[0].wsWith("", http.Header{"Sec-Websocket-Protocol": {"tailcast.v1"}})
+		planes[0].Cut()
+		synctest.Wait()
+		if err := ws.WriteText(`{"type":"publish","data":"x","ref":7}`); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for {
+			_, data, err := ws.ReadMessage()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(data), `"ref":7`) {
+				if string(data) != `{"event":"error","reason":"publish: topic \"\": the backplane cannot be reached.","ref":7}` {
+					t.Errorf("%s", data)
+				}
+				break
+			}
+		}
+		if took := time.Since(began); took != 5*time.Second { // in virtual time
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+// Shutdown does not wait for a log that is away.
+func TestShutdownWhileTheLogIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sites, planes := nodes(t, tailcasttest.NewSharedLog(), 1)
+		planes[0].Cut()
+		errs := make(chan error)
+		go func() { errs <- sites[0].hub.Publish(t.Context(), tailcast.Message{}) }()
+		synctest.Wait()
+		began := time.Now()
+		if err := sites[0].hub.Shutdown(t.Context()); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if err := <-errs; !errors.Is(err, tailcast.ErrClosed) {
+			t.Error(err)
+		}
+		if err := sites[0].hub.Publish(t.Context(), tailcast.Message{}); !errors.Is(err, tailcast.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// A push that has not reached all nodes is no success.
+func TestPushHandlerWithASilentNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sites, planes := nodes(t, tailcasttest.NewSharedLog(), 2)
+		planes[1].Mute()
+		rec := httptest.NewRecorder()
+		req := httptest.NewRequest("POST", "/push", strings.NewReader(`{"userId":"ann","event":"orders","message":"x"}`))
+		req.Header.Set("Content-Type", "application/json")
+		sites[0].hub.PushHandler(func(*http.Request) error { return nil }).ServeHTTP(rec, req)
+		if rec.Code != http.StatusBadGateway || !strings.Contains(rec.Body.String(), "Not all servers could be asked; 0 connections") {
+			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+	})
+}
+
+// With a Backplane a hub starts nothing before it is used.
+func TestAnUnusedHubDoesNotRunItsBackplane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := tailcast.New(tailcast.WithBackplane(tailcasttest.NewSharedLog().Node()))
+		if s := hub.Stats().Backplane; s.State != "" {
+			t.Errorf("%+v", s)
+		}
+	}) // a goroutine that was left would be a deadlock
 }

@@ -414,8 +414,12 @@ func (p *plane) greet(c *Conn) {
 }
 
 // degraded tells the client that messages may be late, or that this is over. Text, and a WebSocket without a subprotocol, have no place
-// for it. Where its queue has no room it is left out: it says nothing that is missed.
+// for it. Where its queue has no room it is left out: it says nothing that is missed. plane.notice is held.
 func (c *Conn) degraded(is bool) {
+	if c.away == is {
+		return
+	}
+	c.away = is
 	reason := ""
 	if is {
 		reason = "messages of other servers may be late"

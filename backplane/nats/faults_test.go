@@ -649,12 +649,14 @@ func TestPushReachesAllNodes(t *testing.T) {
 	if _, err := mute.Last(t.Context(), "", 0); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	r, err = hubs[0].Push(ctx, "ann", "", []byte("hello"))
-	if !errors.Is(err, tailcast.ErrBackplane) || r.Queued != 3 {
-		t.Errorf("%+v, %v", r, err)
-	}
+	waitFor(t, func() bool { // until the hub has heard of it
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if r, err = hubs[0].Push(ctx, "ann", "", []byte("hello")); r.Queued != 3 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		return errors.Is(err, tailcast.ErrBackplane)
+	})
 	mute.Close()
 	if n, err := hubs[2].Disconnect(t.Context(), "ann", nil); err != nil || n != 3 {
 		t.Errorf("%d, %v", n, err)

@@ -2,7 +2,9 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -140,7 +142,12 @@ func (b *Backplane) Call(ctx context.Context, request []byte) (answers [][]byte,
 		return nil, fmt.Errorf("%w: %w", tailcast.ErrBackplane, err)
 	}
 	for len(due) > 0 {
-		m, err := sub.NextMsgWithContext(ctx)
+		m, err := nextMsg(ctx, sub)
+		if errors.Is(err, natsgo.ErrTimeout) { // has one gone meanwhile?
+			there := b.others()
+			maps.DeleteFunc(due, func(id string, _ bool) bool { return !there[id] })
+			continue
+		}
 		if err != nil {
 			return answers, fmt.Errorf("%w: %d nodes have not answered: %w", tailcast.ErrBackplane, len(due), err)
 		}
@@ -152,4 +159,15 @@ func (b *Backplane) Call(ctx context.Context, request []byte) (answers [][]byte,
 		answers = append(answers, m.Data)
 	}
 	return answers, nil
+}
+
+// nextMsg waits for a message, but not for long: natsgo.ErrTimeout says that ctx is not the reason.
+func nextMsg(ctx context.Context, sub *natsgo.Subscription) (*natsgo.Msg, error) {
+	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	m, err := sub.NextMsgWithContext(short)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		err = natsgo.ErrTimeout
+	}
+	return m, err
 }

@@ -161,7 +161,7 @@ func (s *subscription) begin() {
 
 // join lets the fan-out go on after the message at from, if the log has it.
 func (s *subscription) join(from Position) bool {
-	cur, ok := s.topic.log.After(stream.Position(from))
+	cur, ok := s.topic.after(from)
 	if ok {
 		s.live(cur)
 	}

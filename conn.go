@@ -43,6 +43,7 @@ type Conn struct {
 	several  atomic.Bool              // an event's id holds the positions of all topics
 	told     atomic.Bool              // the client has been told where it stands: what is added is told of by itself
 	asked    map[string]start         // what the request said of topics, also of those that a hook may add; nil if nothing
+	away     bool                     // its client was told so, and not yet that it is over; guarded by plane.notice
 	meter    meter                    // of what it sends; its reader's
 	socket   net.Conn                 // below TLS; nil if it is not ours
 	lastWord []byte                   // farewell's place is taken by this: a Close frame that answers the peer's
@@ -144,6 +145,7 @@ func (c *Conn) Subscribe(ctx context.Context, topic string, from Position) error
 		begin = asked
 		begin.at = nil // that was then
 	}
+	c.hub.plane.await(ctx)
 	if err := c.subscribe(topic, begin); err != nil {
 		return fmt.Errorf("tailcast: subscribe: topic %q: %w", topic, err)
 	}

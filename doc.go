@@ -228,6 +228,8 @@
 //	replay broke off         WARN   topic error stack                  it is tried again
 //	replay failed            ERROR  topic error stack                  for good: its viewers are told of a gap
 //	replay position unknown  DEBUG  topic error                        a client came back to one that the Replayer does not know
+//	backplane away           WARN   source error                       the log cannot be reached, or is not yet
+//	backplane back           INFO   source                             it can again
 //	tail missing             WARN   path error                         the file, or its directory, is not there
 //	tail unreadable          WARN   path error                         it cannot be opened or read
 //	tail irregular           WARN   path error                         it is a directory, a pipe or a device

@@ -1,6 +1,7 @@
 package tailcast
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -74,6 +75,7 @@ func (c *Conn) command(in Inbound) error {
 
 // answerSubscribe adds a topic. Its answer comes before the topic's first message.
 func (c *Conn) answerSubscribe(cmd *wire.Command) error {
+	c.hub.plane.await(c.ctx)
 	s, err := c.admitted(cmd)
 	if err != nil {
 		return c.outcome(cmd, err)
@@ -107,10 +109,16 @@ func (c *Conn) publish(cmd *wire.Command) error {
 		return no
 	}
 	m := Message{Topic: cmd.Topic, Data: cmd.Data, Binary: cmd.Binary}
-	if cmd.Others {
-		return c.PublishOthers(c.ctx, m)
+	ctx := c.ctx
+	if c.hub.plane != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, clientTime)
+		defer cancel()
 	}
-	return c.hub.Publish(c.ctx, m)
+	if cmd.Others {
+		return c.PublishOthers(ctx, m)
+	}
+	return c.hub.Publish(ctx, m)
 }
 
 // may asks whether the client may do something in a topic. (The result is no error: a nil *refusal would not be a nil one.)
@@ -137,7 +145,7 @@ func refusalText(cmd *wire.Command, err error) string {
 	if errors.As(err, &no) {
 		return no.sentence
 	}
-	for _, known := range []error{ErrNotSubscribed, ErrSubscribed, ErrTooManyTopics, ErrTooManyFilters, ErrTopicOwner, ErrMessage, ErrClosed} {
+	for _, known := range []error{ErrNotSubscribed, ErrSubscribed, ErrTooManyTopics, ErrTooManyFilters, ErrTopicOwner, ErrMessage, ErrClosed, ErrBackplane} {
 		if !errors.Is(err, known) {
 			continue
 		}

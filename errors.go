@@ -19,6 +19,8 @@ var (
 	ErrTopicOwner = errors.New("the topic is numbered by another publisher")
 	// ErrMessage: the message is not fit to be published. The text says why.
 	ErrMessage = errors.New("unfit message")
+	// ErrBackplane: the Backplane cannot be reached, or not all of its nodes. Whether the messages are stored is not known: they may be.
+	ErrBackplane = errors.New("the backplane cannot be reached")
 )
 
 // Errors of Replayers.

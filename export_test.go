@@ -63,7 +63,7 @@ func (h *Hub) attachAs(sock fanout.Socket, f format, id Identity, topics []strin
 	for _, t := range topics {
 		req.start[t] = start{tail: 0}
 	}
-	h.hold(req)
+	h.hold(context.Background(), req)
 	c := h.newConn(context.Background(), "bench", req)
 	var handler fanout.Handler = &plainHandler{}
 	if f.objects() {

@@ -26,6 +26,7 @@ type Hub struct {
 	turns    turns          // of replays
 	mount    mount          // what ServeHTTP serves
 	deflater *wire.Deflater // nil without WithCompression
+	plane    *plane         // nil without WithBackplane
 
 	panics         atomic.Int64
 	refused        atomic.Int64 // requests
@@ -86,6 +87,9 @@ func New(opts ...Option) *Hub {
 		must(o != nil, "New: nil Option")
 		o.apply(&h.cfg)
 	}
+	if h.cfg.backplane != nil {
+		h.plane = newPlane(h, h.cfg.backplane)
+	}
 	h.budget = stream.NewBudget(h.cfg.memory)
 	h.turns.free = h.cfg.replays
 	h.mount = mount{topics: defaultTopic, open: h.cfg.authorize != nil}
@@ -108,7 +112,7 @@ func New(opts ...Option) *Hub {
 // Publish appends messages to their topics: all of them, or none and an error. Messages of one call and topic stand
 // together, in the order given. It copies what it keeps, never waits for a viewer, and returns an error that matches
 // ErrClosed after Shutdown, ErrTopicOwner for a topic that a Source numbers, ErrMessage or ErrTopicName for a message that
-// is not fit.
+// is not fit. With a Backplane it returns when the log has stored them: see WithBackplane.
 func (h *Hub) Publish(ctx context.Context, msgs ...Message) error {
 	return h.ingress(ctx, nil, 0, msgs)
 }
@@ -127,6 +131,12 @@ func (h *Hub) ingress(ctx context.Context, pub *publisher, from uint32, msgs []M
 		if bytes += len(msgs[i].Data); msgs[i].Gap != nil {
 			gaps++
 		}
+	}
+	if h.plane != nil {
+		if err := h.plane.publish(ctx, pub, from, msgs); err != nil {
+			return fmt.Errorf("tailcast: publish: %w", err)
+		}
+		return nil
 	}
 	var one [1]claim
 	claims, err := h.claim(one[:0], pub, msgs)
@@ -238,6 +248,7 @@ func (h *Hub) topicLocked(name string) *topic {
 		t = &topic{name: name, cfg: h.cfg.topic(name)}
 		keep := stream.Retention(t.cfg.Retention)
 		t.log, t.fan = stream.NewLog(keep, h.budget), h.pool.NewTopic(keep)
+		t.join(h.plane)
 		h.topics[name] = t
 		h.most = max(h.most, len(h.topics))
 		if h.timer == nil && h.state != hubClosed {
@@ -409,6 +420,9 @@ func (h *Hub) beginClosing() {
 		return
 	}
 	h.state = hubClosing
+	if h.plane != nil {
+		h.plane.cancel(ErrClosed)
+	}
 	for cancel := range h.runs {
 		(*cancel)(ErrClosed)
 	}
@@ -508,6 +522,9 @@ func (h *Hub) endSource(r *sourceRun) {
 	h.mu.Lock() // claim looks at ended under it
 	defer h.mu.Unlock()
 	r.pub.ended.Store(true)
+	if h.plane != nil {
+		h.plane.disown(r.pub, "", true)
+	}
 	r.pub.topics.Range(func(t, _ any) bool {
 		t.(*topic).disown(r.pub)
 		return true
@@ -573,6 +590,7 @@ func (h *Hub) dismiss(c *Conn) {
 
 // visit returns a topic for somebody who looks at it, until part.
 func (h *Hub) visit(name string) *topic {
+	h.plane.wake()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topicLocked(name)

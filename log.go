@@ -29,6 +29,8 @@ const (
 	logReplayBrokeOff      = "replay broke off"
 	logReplayFailed        = "replay failed"
 	logReplayUnknown       = "replay position unknown"
+	logBackplaneAway       = "backplane away"
+	logBackplaneBack       = "backplane back"
 
 	logTailMissing      = "tail missing"
 	logTailUnreadable   = "tail unreadable"
@@ -183,6 +185,15 @@ func (r *sourceRun) logWaiting(ctx context.Context, err error, pause time.Durati
 // logReplay logs that a replay has ended with an error, for good or not.
 func (p *replay) logReplay(level slog.Level, message string, err error) {
 	p.hub.log(p.ctx, level, message, slog.String(logTopic, p.topic.name), errorAttr(err), stackAttr(err))
+}
+
+// logBackplane logs that the backplane cannot be reached, or can again.
+func (h *Hub) logBackplane(name string, err error) {
+	level, message := slog.LevelInfo, logBackplaneBack
+	if err != nil {
+		level, message = slog.LevelWarn, logBackplaneAway
+	}
+	h.log(context.Background(), level, message, slog.String(logSource, name), errorAttr(err))
 }
 
 func (h *Hub) logTail(path, event string, err error) {

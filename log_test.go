@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/tailcasttest"
 )
 
 // An eventRow is a row of the table of log events in the package's documentation.
@@ -125,6 +126,7 @@ func TestLogEvents(t *testing.T) {
 	t.Run("registrations", func(t *testing.T) { synctest.Test(t, func(t *testing.T) { logRegistrations(t, rec) }) })
 	t.Run("hooks", func(t *testing.T) { synctest.Test(t, func(t *testing.T) { logHooks(t, rec) }) })
 	t.Run("sources", func(t *testing.T) { synctest.Test(t, func(t *testing.T) { logSources(t, rec) }) })
+	t.Run("backplane", func(t *testing.T) { synctest.Test(t, func(t *testing.T) { logBackplane(t, rec) }) })
 	t.Run("tails", func(t *testing.T) { logTails(t, rec) })
 	for event := range rec.events {
 		if len(rec.seen[event]) == 0 && event != "tail unwatched" && !(event == "tail unreadable" && runtime.GOOS == "windows") {
@@ -431,4 +433,16 @@ func parsed(t *testing.T, dir string) map[string]*ast.File {
 		files[name] = f
 	}
 	return files
+}
+
+func logBackplane(t *testing.T, rec *recorder) {
+	plane := tailcasttest.NewSharedLog().Node()
+	s := newSite(t, rec.option(), tailcast.WithBackplane(plane))
+	s.publish("payload")
+	plane.Cut()
+	synctest.Wait()
+	rec.has("backplane away", "source=*tailcasttest.LogNode", "error=cut off")
+	plane.Restore()
+	synctest.Wait()
+	rec.has("backplane back", "source=*tailcasttest.LogNode")
 }

@@ -25,6 +25,9 @@ type Message struct {
 	Pos Position
 	// Gap, if set, declares a loss at this place of the topic. Such a message has no Data.
 	Gap *Gap
+	// Origin is between a hub and its Backplane, which carries it as it is: see Conn.PublishOthers. Whatever else publishes leaves it
+	// empty, and the hub does not hand it out.
+	Origin string
 }
 
 // A Gap says that messages are missing, and what is known about them.
@@ -44,7 +47,8 @@ type Gap struct {
 // Positions are compared for equality only; their order is the topic's. The zero Position stands for the topic's head:
 // "from now on". In a topic that the hub numbers, Epoch is drawn at random when the topic comes into being, and Offset
 // counts 1, 2, 3. In a followed file, Epoch is a hash of the file's first line, Offset the byte after the line, and Check a
-// CRC-32C of the bytes before it, so that a Position finds its place in a renamed file too, and never in a wrong one.
+// CRC-32C of the bytes before it, so that a Position finds its place in a renamed file too, and never in a wrong one. With a Backplane
+// it is the Backplane that numbers, the same on every node.
 type Position struct {
 	Epoch, Offset uint64
 	Check         uint32

@@ -48,6 +48,7 @@ type config struct {
 	origins      map[origin]bool
 	hosts        map[string]bool
 	detach       bool
+	backplane    Backplane
 }
 
 func defaults() config {

@@ -71,6 +71,8 @@ func (h *Hub) answerPush(w http.ResponseWriter, r *http.Request, auth func(*http
 	switch {
 	case errors.Is(err, ErrClosed):
 		return res, refusalf(http.StatusServiceUnavailable, "The server is shutting down; try again in a few seconds.")
+	case errors.Is(err, ErrBackplane):
+		return res, refusalf(http.StatusBadGateway, "Not all servers could be asked; %d connections have been reached.", res.Queued)
 	case err != nil:
 		return res, refusalf(http.StatusBadRequest, "%s.", strings.TrimPrefix(err.Error(), "tailcast: push: "))
 	}

@@ -243,7 +243,7 @@ func (p *replay) read() {
 		from := p.last
 		err := p.once()
 		p.stint.end()
-		if failed++; p.last != from {
+		if failed++; p.last != from || errors.Is(err, ErrBackplane) {
 			pause, failed = firstPause, 0
 		}
 		var permanent *permanentError
@@ -308,6 +308,9 @@ func (p *replay) once() (err error) {
 	if p.joins() {
 		return errJoined
 	}
+	if b, ok := p.source.(planeReplayer); ok {
+		return b.read(p.ctx, p.topic.name, p.last, p)
+	}
 	if b, ok := p.source.(batchReplayer); ok {
 		return b.replayBatches(p.ctx, p.topic.name, p.last, p.add)
 	}
@@ -366,6 +369,9 @@ func (p *replay) append(msgs []Message) error {
 	a := p.log.Begin()
 	for i := range msgs {
 		m := &msgs[i]
+		if p.topic.plane != nil {
+			a.From = p.topic.plane.author(m)
+		}
 		pos, nanos := m.Pos, int64(0)
 		if !m.Time.IsZero() {
 			nanos = m.Time.UnixNano()
@@ -428,8 +434,7 @@ func (p *replay) note(msgs []Message) (here, gone []follower) {
 
 // joins reports whether the topic's log, or another replay's, goes on after what was read last.
 func (p *replay) joins() bool {
-	if cur, ok := p.topic.log.After(stream.Position(p.last)); ok {
-		p.leaveAt(cur)
+	if p.reached(p.last) {
 		return true
 	}
 	p.topic.mu.Lock()
@@ -447,6 +452,15 @@ func (p *replay) joins() bool {
 	return false
 }
 
+// reached reports whether the topic's log goes on behind a place up to which nothing is left to read.
+func (p *replay) reached(at Position) bool {
+	cur, ok := p.topic.after(at)
+	if ok {
+		p.leaveAt(cur)
+	}
+	return ok
+}
+
 // leaveAt says where the topic's log goes on.
 func (p *replay) leaveAt(cur stream.Cursor) {
 	p.topic.mu.Lock()
@@ -459,12 +473,12 @@ func (p *replay) leaveAt(cur stream.Cursor) {
 func (p *replay) bridges(gap *Gap) bool {
 	live := p.topic.log
 	for _, pos := range []Position{p.last, gap.From} {
-		if cur, ok := live.After(stream.Position(pos)); ok {
+		if cur, ok := p.topic.after(pos); ok {
 			p.leaveAt(cur)
 			return true
 		}
 	}
-	if _, ok := live.After(stream.Position(gap.To)); !ok {
+	if _, ok := p.topic.after(gap.To); !ok {
 		return false
 	}
 	cur := live.Oldest()

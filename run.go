@@ -23,6 +23,7 @@ func (h *Hub) Run(ctx context.Context, sources ...Source) error {
 		return fmt.Errorf("tailcast: run: %w", ErrClosed)
 	}
 	defer leave()
+	h.plane.wake()
 	errs := make([]error, len(sources))
 	var wg sync.WaitGroup
 	for i, src := range sources {
@@ -67,6 +68,9 @@ func (p *publisher) begin(topic string, r Replayer, at Position) error {
 	if err := checkTopic(topic); err != nil {
 		return err
 	}
+	if p.hub.plane != nil {
+		return p.hub.plane.begin(p, topic)
+	}
 	t := p.hub.visit(topic)
 	defer p.hub.part(t)
 	p.topics.Store(t, nil)
@@ -74,7 +78,12 @@ func (p *publisher) begin(topic string, r Replayer, at Position) error {
 }
 
 // Head is TopicPublisher.Head.
-func (p *publisher) Head(topic string) (Position, bool) { return p.hub.Head(topic) }
+func (p *publisher) Head(topic string) (Position, bool) {
+	if p.hub.plane != nil { // its positions are not the Source's
+		return Position{}, false
+	}
+	return p.hub.Head(topic)
+}
 
 // Begin is TopicPublisher.Begin.
 func (p *publisher) Begin(topic string, after Position) error {
@@ -90,6 +99,10 @@ func (p *publisher) Begin(topic string, after Position) error {
 
 // leave gives up a topic of which the source knows nothing any more.
 func (p *publisher) leave(topic string) {
+	if p.hub.plane != nil {
+		p.hub.plane.disown(p, topic, false)
+		return
+	}
 	t := p.hub.visit(topic)
 	defer p.hub.part(t)
 	p.topics.Delete(t)
@@ -100,6 +113,7 @@ func (p *publisher) leave(topic string) {
 type sourceRun struct {
 	hub  *Hub
 	pub  *publisher
+	run  func(context.Context) error // in the place of the source's; nil: that
 	name string
 	over bool // guarded by Hub.mu
 
@@ -168,6 +182,9 @@ func (r *sourceRun) once(ctx context.Context) (err error) {
 			r.hub.panics.Add(1)
 		}
 	}()
+	if r.run != nil {
+		return r.run(ctx)
+	}
 	return r.pub.source.Run(ctx, r.pub)
 }
 

@@ -184,7 +184,7 @@ func (h *Hub) answer(w http.ResponseWriter, r *http.Request, m *mount) (c *Conn)
 			req.free()
 		}
 	}()
-	defer h.hold(req)()
+	defer h.hold(r.Context(), req)()
 	if !req.format.webSocket() {
 		h.serveStream(w, r, req)
 		return nil
@@ -412,8 +412,9 @@ func (req *request) said() (said map[string]start) {
 }
 
 // hold settles where the client begins in each topic, before it is answered: see topic.hold.
-func (h *Hub) hold(req *request) (free func()) {
+func (h *Hub) hold(ctx context.Context, req *request) (free func()) {
 	topics := make([]*topic, 0, len(req.topics))
+	h.plane.await(ctx)
 	for _, name := range req.topics {
 		t := h.visit(name)
 		topics = append(topics, t)
@@ -481,6 +482,7 @@ func (h *Hub) welcome(c *Conn, req *request) {
 		c.end(why(err), err)
 		return
 	}
+	h.plane.greet(c)
 	c.fan.Beat() // tells a client where it stands
 	c.told.Store(true)
 }

@@ -42,7 +42,8 @@ type Publisher interface {
 type TopicPublisher interface {
 	Publisher
 	// Head returns the position of the newest message that the hub has of a topic, as Hub.Head does. A Source goes on after it that
-	// has not published there itself: otherwise messages would be missing between, and no Gap would say so.
+	// has not published there itself: otherwise messages would be missing between, and no Gap would say so. A hub with a Backplane
+	// knows no such position.
 	Head(topic string) (Position, bool)
 	// Begin says, before the Source's first message in a topic, after which Position that comes: zero if it is not known. From then on
 	// the topic is the Source's, which may replay it: viewers that come back need not wait for the first message. The error is as

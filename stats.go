@@ -44,6 +44,18 @@ type Stats struct {
 	LagMessages    uint64           // of the viewer that is furthest behind
 	LagBytes       uint64           // of the viewer that is furthest behind
 	Sources        []SourceStats
+	Backplane      *BackplaneStats // nil without one
+}
+
+// BackplaneStats describe a hub's Backplane.
+type BackplaneStats struct {
+	SourceStats
+	Connected     bool   // the log can be reached, as far as is known
+	Away          string // why it cannot
+	Degraded      int64  // how often it could not
+	Received      int64  // messages that came from the log, of all nodes
+	ReceivedBytes int64  // payload of these
+	Waiting       int    // messages of Hub.Publish and of clients that the log has not stored yet
 }
 
 // SourceStats describe a Source in the care of Run.
@@ -236,7 +248,22 @@ func (h *Hub) Stats() Stats {
 	for _, r := range sources {
 		s.Sources = append(s.Sources, r.stats())
 	}
+	if h.plane != nil {
+		s.Backplane = h.plane.stats()
+	}
 	return s
+}
+
+func (p *plane) stats() *BackplaneStats {
+	_, joined := p.place()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.counts
+	s.SourceStats, s.Waiting, s.Connected = p.source.stats(), p.queued.messages, joined && p.away == nil
+	if p.away != nil {
+		s.Away = p.away.Error()
+	}
+	return &s
 }
 
 func (s *Stats) setSent(n fanout.Counts) {

@@ -50,7 +50,7 @@ func consistent(t testing.TB, s tailcast.Stats) {
 }
 
 // gauges are what may fall.
-var gauges = []string{"Connections", "Users", "Topics", "CatchUps", "Memory", "MemoryLimit", "LagMessages", "LagBytes", "Sources"}
+var gauges = []string{"Connections", "Users", "Topics", "CatchUps", "Memory", "MemoryLimit", "LagMessages", "LagBytes", "Sources", "Backplane"}
 
 // fallen names the counters of which after has less than before.
 func fallen(before, after tailcast.Stats) (names []string) {

@@ -479,10 +479,10 @@ func (h *sseHandler) appendID(dst []byte, s *fanout.Sub, pos stream.Position) []
 // has no past at all, so that a client that comes back misses nothing of it.
 func place(sub *fanout.Sub) stream.Position {
 	cur := sub.Cursor()
-	if cur.Pos != (stream.Position{}) || cur.Seq != 1 {
-		return cur.Pos
-	}
 	t := sub.Owner.(*subscription).topic
+	if cur.Pos != (stream.Position{}) || cur.Seq != 1 {
+		return t.head(cur.Pos)
+	}
 	if base := t.log.Base(); base != (stream.Position{}) {
 		return base
 	}

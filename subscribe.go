@@ -86,6 +86,7 @@ func (h *Hub) watch(ctx context.Context, topic string, from Position, yield func
 	if err := checkTopic(topic); err != nil {
 		return err
 	}
+	h.plane.await(ctx)
 	l := &loop{hub: h, ctx: ctx, yield: yield, cut: make(chan struct{})}
 	if l.topic = h.addLoop(l, topic); l.topic == nil {
 		return ErrClosed
@@ -227,7 +228,7 @@ func (l *loop) wait(full <-chan struct{}) error {
 func (l *loop) place(from Position) error {
 	for alone := false; ; {
 		over := closed(l.hub.full)
-		if cur, ok := l.topic.log.After(stream.Position(from)); ok {
+		if cur, ok := l.topic.after(from); ok {
 			l.goOn(cur)
 			return nil
 		}

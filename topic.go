@@ -18,6 +18,8 @@ type topic struct {
 	log  *stream.Log
 	fan  *fanout.Topic
 
+	plane *plane // that numbers it; nil if there is none
+
 	visitors int           // who holds it; guarded by Hub.mu
 	claims   atomic.Int32  // batches that were accepted and are not yet appended; raised with Hub.mu
 	epoch    atomic.Uint64 // of a topic that the hub numbers; set once, with mu
@@ -76,6 +78,17 @@ func (c *claim) check(pub *publisher) error {
 		return fmt.Errorf("%w: topic %q", ErrTopicOwner, t.name)
 	}
 	return nil
+}
+
+// join makes a new topic one that p numbers, if there is one; Hub.mu is held.
+func (t *topic) join(p *plane) {
+	if p == nil {
+		return
+	}
+	t.plane, t.numbered, t.owner, t.replayer = p, bySource, p.source.pub, planeReplayer{p}
+	if at, ok := p.place(); ok {
+		t.log.SetBase(stream.Position(at))
+	}
 }
 
 // settle decides who numbers the topic, if that is open and the claim says anything about it.
@@ -146,6 +159,9 @@ func (t *topic) append(msgs []Message, from uint32, now time.Time) {
 	a.From = from
 	bytes := 0
 	for i := range msgs {
+		if t.plane != nil {
+			a.From = t.plane.author(&msgs[i])
+		}
 		t.add(&a, &msgs[i], nanos)
 		bytes += len(msgs[i].Data)
 	}
@@ -201,12 +217,12 @@ func (t *topic) idle(nothing func() bool) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return nothing() && t.owner == nil && t.replayer == nil
+	return nothing() && (t.owner == nil && t.replayer == nil || t.plane != nil)
 }
 
 // untouched reports whether the topic is there only because somebody has looked at it. See empty.
 func (t *topic) untouched() bool {
-	if _, known := t.known(); known || !t.empty() {
+	if _, known := t.known(); known && t.plane == nil || !t.empty() {
 		return false
 	}
 	_, next := t.log.Bounds()

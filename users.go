@@ -81,14 +81,27 @@ func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushRe
 	if err != nil {
 		return r, fmt.Errorf("tailcast: push: %w", err)
 	}
+	r = h.push(user, &m)
+	others, err := h.askNodes(ctx, &nodeRequest{Op: nodePush, User: user, Topic: topic, Data: data})
+	r.Matched += others.Matched
+	r.Queued += others.Queued
+	r.Dropped += others.Dropped
+	if err != nil {
+		return r, fmt.Errorf("tailcast: push: %w", err)
+	}
+	return r, nil
+}
+
+// push is Push to the connections of this hub.
+func (h *Hub) push(user string, m *Message) (r PushResult) {
 	frames := make(map[format][]byte, 1)
 	for _, c := range h.users.conns(user) {
 		frame, ok := frames[*c.format]
 		if !ok {
-			frame = c.format.message(nil, topic, &m)
+			frame = c.format.message(nil, m.Topic, m)
 			frames[*c.format] = frame
 		}
-		switch matched, err := c.push(user, topic, frame); {
+		switch matched, err := c.push(user, m.Topic, frame); {
 		case !matched, errors.Is(err, os.ErrClosed): // it is about to end
 		case err != nil:
 			r.Matched++
@@ -101,7 +114,7 @@ func (h *Hub) Push(ctx context.Context, user, topic string, data []byte) (PushRe
 	h.pushes.Add(1)
 	h.pushQueued.Add(int64(r.Queued))
 	h.pushDropped.Add(int64(r.Dropped))
-	return r, nil
+	return r
 }
 
 // addressed reports what is wrong with a call that is about a user's topic.
@@ -134,13 +147,22 @@ func (h *Hub) Drop(ctx context.Context, user, topic string) (int, error) {
 	if err := h.addressed(ctx, user, topic); err != nil {
 		return 0, fmt.Errorf("tailcast: drop: %w", err)
 	}
-	n := 0
+	n := h.drop(user, topic)
+	others, err := h.askNodes(ctx, &nodeRequest{Op: nodeDrop, User: user, Topic: topic})
+	if n += others.N; err != nil {
+		return n, fmt.Errorf("tailcast: drop: %w", err)
+	}
+	return n, nil
+}
+
+// drop is Drop for the connections of this hub.
+func (h *Hub) drop(user, topic string) (n int) {
 	for _, c := range h.users.conns(user) {
 		if c.drop(user, topic) {
 			n++
 		}
 	}
-	return n, nil
+	return n
 }
 
 // Disconnect closes all connections of a user with a cause, as Conn.Close does, and returns how many.
@@ -148,13 +170,22 @@ func (h *Hub) Disconnect(ctx context.Context, user string, cause error) (int, er
 	if err := h.addressed(ctx, user, ""); err != nil {
 		return 0, fmt.Errorf("tailcast: disconnect: %w", err)
 	}
-	n := 0
+	n := h.disconnect(user, cause)
+	others, err := h.askNodes(ctx, &nodeRequest{Op: nodeDisconnect, User: user, Cause: causeOf(cause)})
+	if n += others.N; err != nil {
+		return n, fmt.Errorf("tailcast: disconnect: %w", err)
+	}
+	return n, nil
+}
+
+// disconnect is Disconnect for the connections of this hub.
+func (h *Hub) disconnect(user string, cause error) (n int) {
 	for _, c := range h.users.conns(user) {
 		if c.endIf(endApplication, cause, func() bool { return c.identity.User == user }) {
 			n++
 		}
 	}
-	return n, nil
+	return n
 }
 
 // drop unsubscribes the connection, if it is still the user's.

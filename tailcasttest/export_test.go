@@ -2,6 +2,7 @@ package tailcasttest
 
 // The rules that the suites quote.
 var (
-	SourceRules   = sourceRules
-	ReplayerRules = replayerRules
+	SourceRules    = sourceRules
+	ReplayerRules  = replayerRules
+	BackplaneRules = backplaneRules
 )

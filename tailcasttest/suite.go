@@ -30,6 +30,8 @@ type config struct {
 	bubble       bool
 	ignore       []string
 	expire       func(testing.TB, tailcast.Source)
+	away         []func(testing.TB) // cut and restore
+	anew         func(testing.TB)
 }
 
 func newConfig(opts []Option) config {

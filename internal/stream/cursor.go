@@ -142,6 +142,40 @@ func (l *Log) After(p Position) (Cursor, bool) {
 	return Cursor{}, false
 }
 
+// Beyond returns a cursor before the first record behind p, in a log whose records all have positions, and where those of one epoch
+// grow by their offsets. p need not be a record's: the caller knows that the log has had all that comes before p, and not yet
+// anything behind it that is not there. It is not ok if what came right after p is no longer kept, or nothing of p's epoch is known.
+func (l *Log) Beyond(p Position) (Cursor, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	reached := func(q Position) bool { return q.Epoch == p.Epoch && q.Offset <= p.Offset }
+	for n := len(l.blocks) - 1; n >= 0; n-- {
+		b := l.blocks[n]
+		if first := b.recs[0].pos; first.Epoch == p.Epoch && first.Offset > p.Offset {
+			continue
+		}
+		for i := len(b.recs) - 1; i >= 0 && b.first+uint64(i) >= l.first; i-- {
+			if reached(b.recs[i].pos) {
+				return l.at(b.first + uint64(i) + 1), true
+			}
+		}
+	}
+	if reached(l.before) && !l.gapped {
+		return l.at(l.first), true
+	}
+	return Cursor{}, false
+}
+
+// Extend says that the log's beginning follows p already, an earlier place of the same epoch, since nothing lies between. It counts
+// only while nothing has gone from the log.
+func (l *Log) Extend(p Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.first == 1 && p.Epoch == l.before.Epoch && p.Offset < l.before.Offset {
+		l.before, l.base = p, p
+	}
+}
+
 // Lag is how far c is behind: messages and payload bytes, exact also where the records are no longer kept.
 func (l *Log) Lag(c Cursor) (messages, bytes uint64) {
 	l.mu.Lock()

@@ -18,6 +18,15 @@ func AppendBye(dst []byte, code int, reason string, retryMS int) []byte {
 	return append(dst, '}')
 }
 
+// AppendDegraded appends the object that says that messages may be late, or that this is over. The reason is left out if empty.
+func AppendDegraded(dst []byte, over bool, reason string) []byte {
+	dst = append(dst, `{"event":"degraded"`...)
+	if over {
+		dst = append(dst, `,"over":true`...)
+	}
+	return append(appendReason(dst, reason), '}')
+}
+
 // AppendError appends the object that says what was wrong, with the ref of the command at fault if it had one.
 func AppendError(dst []byte, reason string, ref ...int64) []byte {
 	dst = append(dst, `{"event":"error"`...)

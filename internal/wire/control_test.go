@@ -14,6 +14,8 @@ func TestControlObjects(t *testing.T) {
 		`{"event":"error","reason":"no such topic","ref":0}`:                  wire.AppendError(nil, "no such topic", 0),
 		`{"event":"error","reason":"at capacity"}`:                            wire.AppendError(nil, "at capacity"),
 		`{"event":"ok","ref":-7}`:                                             wire.AppendOK(nil, -7),
+		`{"event":"degraded","reason":"late"}`:                                wire.AppendDegraded(nil, false, "late"),
+		`{"event":"degraded","over":true}`:                                    wire.AppendDegraded(nil, true, ""),
 		`{"event":"ok"}`:                                                      wire.AppendOK(nil),
 		`{"event":"pos","topic":"app","id":"1a.1"}`:                           wire.AppendPos(nil, "app", wire.Position{Epoch: 10, Offset: 1}),
 		`{"event":"join","topic":"app","user":"eve\n"}`:                       wire.AppendJoin(nil, "app", "eve\n", wire.Position{}),
@@ -34,6 +36,7 @@ func FuzzControl(f *testing.F) {
 			Event, Reason, Topic, User string
 			Code, Retry                int
 			Ref                        *int64
+			Over                       bool
 			ID                         string
 		}
 		for _, tt := range []struct {
@@ -43,6 +46,7 @@ func FuzzControl(f *testing.F) {
 			{wire.AppendBye(nil, code, text, retry), object{Event: "bye", Code: code, Reason: text8, Retry: max(retry, 0)}},
 			{wire.AppendError(nil, text, ref), object{Event: "error", Reason: text8, Ref: &ref}},
 			{wire.AppendOK(nil, ref), object{Event: "ok", Ref: &ref}},
+			{wire.AppendDegraded(nil, code > 0, text), object{Event: "degraded", Over: code > 0, Reason: text8}},
 			{wire.AppendPos(nil, topic, wire.Earliest()), object{Event: "pos", Topic: topic8, ID: "earliest"}},
 			{wire.AppendJoin(nil, topic, text, wire.Position{}), object{Event: "join", Topic: topic8, User: text8}},
 			{wire.AppendLeave(nil, topic, text, wire.Position{}), object{Event: "leave", Topic: topic8, User: text8}},

@@ -1,0 +1,28 @@
+// Package nats is a tailcast.Backplane over NATS JetStream: a stream is the log that hubs share.
+//
+//	b := nats.New(nats.Config{URL: "nats://broker:4222"})
+//	defer b.Close()
+//	hub := tailcast.New(tailcast.WithBackplane(b))
+//
+// All topics are in one stream, whose sequence is the Offset of every Position and whose time of creation, in nanoseconds, is the Epoch.
+// So what the stream has lost and what has come into its place is told apart, and a viewer resumes on any node. A stream that does not
+// exist is made: a file store that drops its oldest messages beyond Config.MaxBytes, MaxAge and MaxMessages, and nothing else ever.
+// A stream that exists is used as it is, if it keeps messages like that.
+//
+// # What holds
+//
+// Publish returns when the stream has stored the messages. Each has an id (Nats-Msg-Id), and is sent again with the same one until it
+// is known to be stored or the context ends. A message with a Position, such as a line of a followed file, has an id made of that: a
+// Source that repeats, after a crash too, what it does not know to have been stored does not store it twice. The stream knows ids for
+// its duplicate window (Config.Duplicates, 10 minutes): what is tried again later than that, after a longer outage, may be there twice.
+//
+// Messages of one call keep their order within a topic, through broken connections too; those of others may come between them. In a
+// cluster the stream's leader may change while several messages are on their way, and then one may be stored behind the next; where
+// that matters more than speed, Config.InFlight of 1 sends one at a time.
+//
+// What JetStream acknowledges it has given to the operating system, which survives the end of the process, SIGKILL included, and not
+// that of the machine: for that the server needs sync_interval: always, or the stream replicas. A server that comes back with less
+// than it had acknowledged is taken for one that has lost it: its nodes declare a gap.
+//
+// Messages that others put into the stream's subjects are left out, and counted in Stats.
+package nats

@@ -1,0 +1,664 @@
+package nats_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/backplane/nats"
+	"github.com/tailcast/tailcast/tailcasttest"
+)
+
+// hubAt returns a hub with a Backplane at a URL.
+func hubAt(t testing.TB, url string, change func(*nats.Config), opts ...tailcast.Option) *tailcast.Hub {
+	t.Helper()
+	c := nats.Config{URL: url, Node: t.Name()}
+	if change != nil {
+		change(&c)
+	}
+	p := nats.New(c)
+	hub := tailcast.New(append(opts, tailcast.WithBackplane(p))...)
+	t.Cleanup(func() {
+		if err := hub.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return hub
+}
+
+// A history is what somebody has seen: messages "publisher number", of publishers that count from 0.
+type history struct {
+	mu   sync.Mutex
+	next map[string]int
+	sum  uint64 // of all positions and data, in their order
+	n    int
+	bad  []string
+	gaps int
+	full chan struct{} // closed when it has goal messages
+	goal int
+}
+
+func newHistory(goal int) *history {
+	return &history{next: make(map[string]int), full: make(chan struct{}), goal: goal}
+}
+
+func (h *history) see(pos, data string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	who, number, _ := strings.Cut(data, " ")
+	if n, err := strconv.Atoi(number); err != nil {
+		h.bad = append(h.bad, fmt.Sprintf("%q: %v", data, err))
+	} else if n != h.next[who] {
+		h.bad = append(h.bad, fmt.Sprintf("%q came, and %s %d was due", data, who, h.next[who]))
+		h.next[who] = n + 1
+	} else {
+		h.next[who] = n + 1
+	}
+	for _, s := range []string{pos, data} {
+		for i := range len(s) {
+			h.sum = (h.sum ^ uint64(s[i])) * 1099511628211 // FNV-1a
+		}
+	}
+	if h.n++; h.n == h.goal {
+		close(h.full)
+	}
+}
+
+func (h *history) gap(what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gaps++
+	h.bad = append(h.bad, "a gap: "+what)
+}
+
+// watch reads the default topic's messages, until ctx is done.
+func (h *history) watch(ctx context.Context, hub *tailcast.Hub, from tailcast.Position) {
+	for m, err := range hub.Subscribe(ctx, "", from) {
+		switch {
+		case err != nil:
+			return
+		case m.Gap != nil:
+			h.gap(fmt.Sprintf("%+v", *m.Gap))
+		default:
+			h.see(m.Pos.String(), string(m.Data))
+		}
+	}
+}
+
+// wait waits until all has come, and reports what was wrong.
+func (h *history) wait(t testing.TB, name string) {
+	t.Helper()
+	select {
+	case <-h.full:
+	case <-time.After(2 * time.Minute):
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.n != h.goal || len(h.bad) > 0 {
+		t.Errorf("%s: %d of %d messages; wrong: %.3q", name, h.n, h.goal, h.bad)
+	}
+}
+
+// publishAll publishes messages of one publisher in order, in calls of random size.
+func publishAll(ctx context.Context, hub *tailcast.Hub, topic, who string, n int, done *atomic.Int64) error {
+	for i := 0; i < n; {
+		msgs := make([]tailcast.Message, min(1+rand.IntN(40), n-i))
+		for j := range msgs {
+			msgs[j] = tailcast.Message{Topic: topic, Data: fmt.Appendf(nil, "%s %d", who, i+j)}
+		}
+		if err := hub.Publish(ctx, msgs...); err != nil {
+			return err
+		}
+		i += len(msgs)
+		done.Add(int64(len(msgs)))
+	}
+	return nil
+}
+
+// The broker is killed under load, again and again: nothing is lost, nothing comes twice, and all nodes have the same order, that of
+// each publisher in it.
+func TestTheBrokerIsKilled(t *testing.T) {
+	kills := soak(5, 100)
+	broker := newBrokerProcess(t)
+	url := "nats://" + broker.addr
+	hubs := []*tailcast.Hub{hubAt(t, url, nil), hubAt(t, url, nil)}
+	from := prime(t, hubs[0])
+	prime(t, hubs[1])
+	const publishers = 4
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stop atomic.Bool
+	var published [publishers]int
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			n := 0
+			for !stop.Load() {
+				msgs := make([]tailcast.Message, 1+rand.IntN(300))
+				for j := range msgs {
+					msgs[j] = tailcast.Message{Data: fmt.Appendf(nil, "p%d %d", p, n+j)}
+				}
+				if err := hubs[p%2].Publish(ctx, msgs...); err != nil {
+					t.Errorf("publisher %d: %v", p, err)
+					return
+				}
+				n += len(msgs)
+				published[p] = n
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	histories := []*history{newHistory(-1), newHistory(-1)}
+	var watching sync.WaitGroup
+	for i, h := range histories {
+		watching.Go(func() {
+			h.watch(ctx, hubs[i], from)
+		})
+	}
+	for range kills {
+		time.Sleep(time.Duration(20+rand.IntN(200)) * time.Millisecond)
+		broker.kill()
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		broker.start()
+	}
+	stop.Store(true)
+	wg.Wait()
+	total := 0
+	for _, n := range published {
+		total += n
+	}
+	for i, h := range histories {
+		h.mu.Lock()
+		h.goal = total
+		if h.n >= total {
+			close(h.full)
+		}
+		h.mu.Unlock()
+		h.wait(t, fmt.Sprint("node ", i))
+	}
+	cancel()
+	watching.Wait()
+	if histories[0].sum != histories[1].sum {
+		t.Error("the nodes have seen different orders")
+	}
+	t.Logf("%d kills, %d messages", kills, total)
+}
+
+// prime makes a hub join its log, and returns a place in that.
+func prime(t testing.TB, hub *tailcast.Hub) tailcast.Position {
+	t.Helper()
+	if err := hub.Publish(t.Context(), tailcast.Message{Topic: "prime", Data: []byte("prime")}); err != nil {
+		t.Fatal(err)
+	}
+	got := collect(t, hub, "prime", tailcast.Earliest(), 1)
+	if len(got) != 1 {
+		t.Fatal("it does not come back")
+	}
+	return got[0].Pos
+}
+
+// Three nodes, many viewers, ten publishers: all see the same order.
+func TestAllViewersSeeOneOrder(t *testing.T) {
+	viewers, each := soak(60, 3000), soak(100, 500)
+	const publishers = 10
+	broker := newBroker(t)
+	var hubs []*tailcast.Hub
+	var servers []*tailcasttest.Server
+	for range 3 {
+		hub := hubAt(t, broker.url(), nil)
+		hubs, servers = append(hubs, hub), append(servers, tailcasttest.Serve(t, hub))
+	}
+	histories := make([]*history, viewers)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range histories {
+		h := newHistory(publishers * each)
+		histories[i] = h
+		req, _ := http.NewRequestWithContext(ctx, "GET", servers[i%3].URL+"/", nil)
+		req.Header.Set("Accept", "text/event-stream")
+		resp, err := servers[i%3].Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer resp.Body.Close()
+			readEvents(resp, h)
+		})
+	}
+	var publishing sync.WaitGroup
+	var done atomic.Int64
+	for p := range publishers {
+		publishing.Go(func() {
+			if err := publishAll(t.Context(), hubs[p%3], "", fmt.Sprint("p", p), each, &done); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	publishing.Wait()
+	for i, h := range histories {
+		h.wait(t, fmt.Sprint("viewer ", i))
+		if h.sum != histories[0].sum {
+			t.Errorf("viewer %d has seen another order", i)
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	cancel()
+	wg.Wait()
+	t.Logf("%d viewers, %d messages each", viewers, publishers*each)
+}
+
+// readEvents reads an event stream, and returns the last id.
+func readEvents(resp *http.Response, h *history) (id string) {
+	r := bufio.NewReader(resp.Body)
+	data, event := "", ""
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return id
+		}
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "data: "):
+			data = line[len("data: "):]
+		case strings.HasPrefix(line, "event: "):
+			event = line[len("event: "):]
+		case strings.HasPrefix(line, "id: "):
+			id = line[len("id: "):]
+		case line == "":
+			if event == "gap" {
+				h.gap(data)
+			} else if data != "" && event == "" {
+				h.see(id, data)
+			}
+			data, event = "", ""
+		}
+	}
+}
+
+// A node is killed: its viewers go on at another one, and miss nothing.
+func TestANodeIsKilled(t *testing.T) {
+	viewers, n := soak(40, 1000), soak(2000, 20000)
+	broker := newBroker(t)
+	publisher := hubAt(t, broker.url(), nil)
+	prime(t, publisher)
+	nodes := []*child{newChild(t, "node", urlEnv+"="+broker.url()), newChild(t, "node", urlEnv+"="+broker.url())}
+	addrs := []string{nodes[0].addr, nodes[1].addr}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	histories := make([]*history, viewers)
+	var wg, there sync.WaitGroup
+	var resumed atomic.Int64
+	there.Add(viewers)
+	transport := &http.Transport{MaxIdleConnsPerHost: -1}
+	for i := range histories {
+		h := newHistory(n)
+		histories[i] = h
+		wg.Go(func() {
+			once := sync.OnceFunc(there.Done)
+			defer once()
+			id := ""
+			for try := i % 2; ctx.Err() == nil; try++ {
+				req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+addrs[try%2]+"/", nil)
+				req.Header.Set("Accept", "text/event-stream")
+				if id != "" {
+					req.Header.Set("Last-Event-ID", id)
+					resumed.Add(1)
+				}
+				resp, err := transport.RoundTrip(req)
+				if err != nil {
+					time.Sleep(20 * time.Millisecond)
+					continue
+				}
+				once()
+				if last := readEvents(resp, h); last != "" {
+					id = last
+				}
+				resp.Body.Close()
+			}
+		})
+	}
+	there.Wait()
+	var done atomic.Int64
+	errs := make(chan error, 1)
+	go func() { errs <- publishAll(t.Context(), publisher, "", "p", n, &done) }()
+	for done.Load() < int64(n/3) {
+		time.Sleep(time.Millisecond)
+	}
+	nodes[0].kill()
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+	for i, h := range histories {
+		h.wait(t, fmt.Sprint("viewer ", i))
+		if t.Failed() {
+			break
+		}
+	}
+	cancel()
+	wg.Wait()
+	if resumed.Load() < int64(viewers/2) {
+		t.Errorf("%d viewers have come back", resumed.Load())
+	}
+}
+
+// Where the acknowledgements are lost, messages are sent again, and stored once.
+func TestLostAcknowledgements(t *testing.T) {
+	broker := newBroker(t)
+	direct := hubAt(t, broker.url(), nil)
+	from := prime(t, direct)
+	p := newProxy(t, broker.url()[len("nats://"):])
+	plane := nats.New(nats.Config{URL: p.url(), Node: "proxied", AckTimeout: 200 * time.Millisecond})
+	defer plane.Close()
+	n := soak(200, 2000)
+	h := newHistory(n)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { h.watch(ctx, direct, from) })
+	for i := 0; i < n; {
+		msgs := make([]tailcast.Message, min(20, n-i))
+		for j := range msgs {
+			msgs[j] = tailcast.Message{Data: fmt.Appendf(nil, "p %d", i+j)}
+		}
+		lost := i/20%3 == 0
+		if lost {
+			p.set(func() { p.swallow = true })
+		}
+		errs := make(chan error, 1)
+		go func() { errs <- plane.Publish(t.Context(), msgs...) }()
+		if lost {
+			p.mu.Lock()
+			for p.thrown == 0 { // the acknowledgements
+				p.changed.Wait()
+			}
+			p.thrown, p.swallow = 0, false
+			p.mu.Unlock()
+			if i/20%2 == 0 {
+				p.cut()
+			}
+		}
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+		i += len(msgs)
+	}
+	h.wait(t, "the other node")
+	if s := plane.Stats(); s.Repeated == 0 || s.Duplicates == 0 {
+		t.Errorf("nothing was sent again: %+v", s)
+	}
+}
+
+// A node is cut off from the broker, which does not show in its connections at first: when it is back, both sides have the same.
+func TestANodeIsCutOff(t *testing.T) {
+	pause := time.Duration(soak(1, 10)) * time.Second
+	broker := newBroker(t)
+	p := newProxy(t, broker.url()[len("nats://"):])
+	hubs := []*tailcast.Hub{hubAt(t, broker.url(), nil), hubAt(t, p.url(), nil)}
+	const each = 500
+	histories := []*history{newHistory(2 * each), newHistory(2 * each)}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	from := prime(t, hubs[0])
+	for i, h := range histories {
+		prime(t, hubs[i])
+		wg.Go(func() { h.watch(ctx, hubs[i], from) })
+	}
+	var done atomic.Int64
+	var publishing sync.WaitGroup
+	for i, hub := range hubs {
+		publishing.Go(func() {
+			for n := range each {
+				if err := hub.Publish(t.Context(), tailcast.Message{Data: fmt.Appendf(nil, "p%d %d", i, n)}); err != nil {
+					t.Error(err)
+				}
+				done.Add(1)
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	waitFor(t, func() bool { return done.Load() > each/4 })
+	p.set(func() { p.frozen = true })
+	time.Sleep(pause)
+	p.set(func() { p.frozen = false })
+	publishing.Wait()
+	for i, h := range histories {
+		h.wait(t, fmt.Sprint("node ", i))
+	}
+	if histories[0].sum != histories[1].sum {
+		t.Error("the nodes have seen different orders")
+	}
+	cancel()
+	wg.Wait()
+}
+
+func waitFor(t testing.TB, what func() bool) {
+	t.Helper()
+	for range 3000 {
+		if what() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("it does not come")
+}
+
+// The stream is deleted: a gap is declared, the Epoch is another one, and it goes on.
+func TestTheStreamIsDeleted(t *testing.T) {
+	broker := newBroker(t)
+	hub, other := hubAt(t, broker.url(), nil), hubAt(t, broker.url(), nil)
+	prime(t, hub)
+	prime(t, other)
+	if err := hub.Publish(t.Context(), tailcast.Message{Data: []byte("before")}); err != nil {
+		t.Fatal(err)
+	}
+	old := collect(t, other, "", tailcast.Earliest(), 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range soak(1, 20) {
+		deleteStream(t, broker.url())
+		if err := hub.Publish(ctx, tailcast.Message{Data: []byte("after")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, h := range []*tailcast.Hub{hub, other, hubAt(t, broker.url(), nil)} {
+		got := collect(t, h, "", old[0].Pos, 2)
+		for len(got) == 2 && got[1].Gap != nil { // it was deleted more than once
+			got = append(got[1:], collect(t, h, "", got[1].Pos, 1)...)
+		}
+		if len(got) != 2 || got[0].Gap == nil || got[0].Gap.Count != -1 || string(got[1].Data) != "after" || got[1].Pos.Epoch == old[0].Pos.Epoch {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+func deleteStream(t testing.TB, url string) {
+	t.Helper()
+	js := jetStream(t, url)
+	if err := js.DeleteStream(t.Context(), "tailcast"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func jetStream(t testing.TB, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := natsgo.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// What is too large for the server is refused before anything is stored; what others put into the stream is left out.
+func TestUnfitMessages(t *testing.T) {
+	broker := newBroker(t)
+	plane := broker.plane()
+	hub := tailcast.New(tailcast.WithBackplane(plane))
+	defer hub.Close()
+	prime(t, hub)
+	err := hub.Publish(t.Context(), tailcast.Message{Data: []byte("small")}, tailcast.Message{Data: make([]byte, 1<<20)})
+	if !errors.Is(err, tailcast.ErrMessage) || !strings.Contains(err.Error(), "max_payload is 1048576") {
+		t.Error(err)
+	}
+	js := jetStream(t, broker.url())
+	for _, subject := range []string{"tailcast.t.=", "tailcast.t.app", "tailcast.t.=2A", "tailcast.t.$"} {
+		if _, err := js.Publish(t.Context(), subject, []byte("foreign")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := hub.Publish(t.Context(), tailcast.Message{Data: []byte("ours")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := collect(t, hub, "", tailcast.Earliest(), 1); len(got) != 1 || string(got[0].Data) != "ours" {
+		t.Errorf("%+v", got)
+	}
+	if n := plane.Stats().Foreign; n < 4 {
+		t.Errorf("%d foreign messages", n)
+	}
+}
+
+// A stream that would lose messages silently is refused, with the reason.
+func TestUnfitStreams(t *testing.T) {
+	for want, c := range map[string]jetstream.StreamConfig{
+		"its subjects have no tailcast.t.*": {Subjects: []string{"other.>"}},
+		"its limit of messages":             {Subjects: []string{"tailcast.t.*"}, MaxMsgsPerSubject: 5},
+		"it refuses new messages":           {Subjects: []string{"tailcast.t.*"}, Discard: jetstream.DiscardNew},
+		"its retention is not by limits":    {Subjects: []string{"tailcast.t.*"}, Retention: jetstream.InterestPolicy},
+		"it does not acknowledge":           {Subjects: []string{"tailcast.t.*"}, NoAck: true},
+		"it allows direct gets":             {Subjects: []string{"tailcast.t.*"}, AllowDirect: true},
+	} {
+		broker := newBroker(t)
+		c.Name = "tailcast"
+		if _, err := jetStream(t, broker.url()).CreateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		hub := broker.hub()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		err := hub.Publish(ctx, tailcast.Message{})
+		cancel()
+		if !errors.Is(err, tailcast.ErrBackplane) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+		waitFor(t, func() bool { return hub.Stats().Backplane.State == "failed" })
+	}
+}
+
+// What has fallen off the front of the stream is a gap.
+func TestWhatFellOffTheStream(t *testing.T) {
+	broker := newBroker(t)
+	limit := func(c *nats.Config) { c.MaxMessages = 10 }
+	hub := hubAt(t, broker.url(), limit)
+	for i := range 30 {
+		if err := hub.Publish(t.Context(), tailcast.Message{Data: fmt.Append(nil, i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := collect(t, hub, "", tailcast.Earliest(), 10)
+	first := all[0].Pos
+	first.Offset = 5
+	got := collect(t, hubAt(t, broker.url(), limit), "", first, 11)
+	if len(got) != 11 || got[0].Gap == nil || !got[0].Gap.Possible || string(got[1].Data) != "20" || string(got[10].Data) != "29" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The n newest messages of a topic are found among those of others, wherever they are.
+func TestTheNewestMessagesOfATopic(t *testing.T) {
+	broker := newBroker(t)
+	plane := broker.plane()
+	var all []tailcast.Message
+	rare := 0
+	for i := range soak(3000, 30000) {
+		m := tailcast.Message{Topic: "busy", Data: fmt.Append(nil, i)}
+		if i%97 == 0 || i > 1000 && i < 1600 {
+			m.Topic = "rare"
+			rare++
+		}
+		all = append(all, m)
+	}
+	if err := plane.Publish(t.Context(), all...); err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range []string{"busy", "rare", "none"} {
+		for _, n := range []int{0, 1, 2, 10, 100, 300, 400, 590, rare - 1, rare, rare + 1, 2000, 100000} {
+			at, err := plane.Last(t.Context(), topic, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			behind, there := 0, 0
+			for i := range all {
+				if all[i].Topic == topic {
+					if there++; uint64(i+1) > at.Offset {
+						behind++
+					}
+				}
+			}
+			if behind != min(n, there) {
+				t.Errorf("%d of %s: behind %d there are %d", n, topic, at.Offset, behind)
+			}
+		}
+	}
+}
+
+// A user's connections on other nodes are reached; a node that was killed is waited for, and said to be missing.
+func TestPushReachesAllNodes(t *testing.T) {
+	broker := newBroker(t)
+	auth := tailcast.WithAuthenticate(func(*http.Request) (tailcast.Identity, error) { return tailcast.Identity{User: "ann"}, nil })
+	var hubs []*tailcast.Hub
+	for range 3 {
+		hub := hubAt(t, broker.url(), func(c *nats.Config) { c.CallTimeout = 5 * time.Second }, auth)
+		s := tailcasttest.Serve(t, hub)
+		resp, err := s.Client().Get(s.URL + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		hubs = append(hubs, hub)
+	}
+	r, err := hubs[0].Push(t.Context(), "ann", "", []byte("hello"))
+	if err != nil || r.Queued != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	mute := nats.New(nats.Config{URL: broker.url()}) // it is there, and nobody has told it what to answer
+	defer mute.Close()
+	if _, err := mute.Last(t.Context(), "", 0); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { // until the hub has heard of it
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if r, err = hubs[0].Push(ctx, "ann", "", []byte("hello")); r.Queued != 3 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		return errors.Is(err, tailcast.ErrBackplane)
+	})
+	mute.Close()
+	if n, err := hubs[2].Disconnect(t.Context(), "ann", nil); err != nil || n != 3 {
+		t.Errorf("%d, %v", n, err)
+	}
+}

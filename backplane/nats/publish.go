@@ -1,0 +1,309 @@
+package nats
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tailcast/tailcast"
+)
+
+// An ack is what became of a message that was sent: stored under a sequence, or the error.
+type ack struct {
+	n   uint64 // which one it is of those that were asked for
+	dup bool
+	err error
+}
+
+// An outbound is a message that is to be stored.
+type outbound struct {
+	msg    *natsgo.Msg
+	stored bool
+	sent   bool
+}
+
+// Publish is tailcast.Publisher's. It goes on trying until all messages are stored, or ctx is done.
+func (b *Backplane) Publish(ctx context.Context, msgs ...tailcast.Message) error {
+	out := make([]outbound, len(msgs))
+	for i := range msgs {
+		msg, err := b.outbound(&msgs[i])
+		if err != nil {
+			return fmt.Errorf("nats: publish: message %d: %w", i, err)
+		}
+		out[i].msg = msg
+	}
+	ill := false
+	for {
+		err := b.send(ctx, out)
+		if err == nil {
+			if ill {
+				b.status(nil)
+			}
+			b.note(msgs)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("nats: publish: %w: %w", context.Cause(ctx), err)
+		case <-b.closed:
+			return fmt.Errorf("nats: publish: %w: %w", errClosed, err)
+		default:
+		}
+		if final(err) {
+			return fmt.Errorf("nats: publish: %w", err)
+		}
+		ill = true
+		b.status(err)
+		_ = b.sleep(ctx, firstPause) // the loop sees why it ended
+	}
+}
+
+// outbound encodes a message.
+func (b *Backplane) outbound(m *tailcast.Message) (*natsgo.Msg, error) {
+	header, data, err := encode(m)
+	if err != nil {
+		return nil, err
+	}
+	id := ""
+	if m.Pos != (tailcast.Position{}) {
+		id = b.sourceID(m)
+	} else {
+		id = rand.Text()
+	}
+	return &natsgo.Msg{
+		Subject: b.topics + token(m.Topic), Data: data,
+		Header: natsgo.Header{headerName: {header}, jetstream.MsgIDHeader: {id}, jetstream.ExpectedStreamHeader: {b.cfg.Stream}},
+	}, nil
+}
+
+// A turn is how far a Source has come with messages of one epoch in a topic. A position that comes again after it was stored is that of
+// another message: of a file that was truncated and begins with the same lines, for one.
+type turn struct {
+	epoch, offset uint64
+	n             uint32
+}
+
+// maxTurns is how many epochs of a topic are known: a file that has been rotated gets late lines only for a while.
+const maxTurns = 8
+
+// sourceID makes an id of a Position of a Source's.
+func (b *Backplane) sourceID(m *tailcast.Message) string {
+	b.mu.Lock()
+	n := uint32(0)
+	for _, t := range b.turns[m.Topic] {
+		if t.epoch == m.Pos.Epoch {
+			if n = t.n; m.Pos.Offset <= t.offset {
+				n++
+			}
+		}
+	}
+	b.mu.Unlock()
+	h := sha256.New()
+	fmt.Fprintf(h, "%d %s %d %s ", len(b.cfg.Node), b.cfg.Node, len(m.Topic), m.Topic)
+	var p [28]byte
+	binary.BigEndian.PutUint64(p[0:], m.Pos.Epoch)
+	binary.BigEndian.PutUint64(p[8:], m.Pos.Offset)
+	binary.BigEndian.PutUint32(p[16:], m.Pos.Check)
+	binary.BigEndian.PutUint32(p[20:], n)
+	h.Write(p[:])
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
+}
+
+// note notes messages of Sources that have been stored.
+func (b *Backplane) note(msgs []tailcast.Message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range msgs {
+		m := &msgs[i]
+		if m.Pos == (tailcast.Position{}) {
+			continue
+		}
+		list := b.turns[m.Topic]
+		t := turn{epoch: m.Pos.Epoch, offset: m.Pos.Offset}
+		for j := range list {
+			if list[j].epoch == t.epoch {
+				if t.n = list[j].n; t.offset <= list[j].offset {
+					t.n++
+				}
+				list = append(list[:j], list[j+1:]...)
+				break
+			}
+		}
+		if len(list) == maxTurns {
+			list = append(list[:0], list[1:]...)
+		}
+		b.turns[m.Topic] = append(list, t)
+	}
+}
+
+// send sends what is not known to be stored yet, in order.
+func (b *Backplane) send(ctx context.Context, out []outbound) error {
+	s, err := b.session(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range out {
+		if size := int64(len(out[i].msg.Data)) + headerBytes(out[i].msg.Header); size > s.nc.MaxPayload() {
+			return fmt.Errorf("%w: %d bytes with its header, and the server's max_payload is %d", tailcast.ErrMessage, size, s.nc.MaxPayload())
+		}
+	}
+	for len(out) > 0 {
+		n := min(len(out), b.cfg.InFlight)
+		if err := b.sendSome(ctx, s, out[:n]); err != nil {
+			return err
+		}
+		out = out[n:]
+	}
+	return nil
+}
+
+// headerBytes is how large a header is on the wire.
+func headerBytes(h natsgo.Header) int64 {
+	n := len("NATS/1.0\r\n\r\n")
+	for key, values := range h {
+		for _, v := range values {
+			n += len(key) + len(": ") + len(v) + len("\r\n")
+		}
+	}
+	return int64(n)
+}
+
+// sendSome sends messages and waits for their acknowledgements. From the first one on that is not known to be stored all are sent, also
+// those that are known: then that one may have come too late for its place, and what was sent later over the same connection cannot
+// have been stored unless it has been, too.
+func (b *Backplane) sendSome(ctx context.Context, s *session, out []outbound) error {
+	for len(out) > 0 && out[0].stored {
+		out = out[1:]
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	acks := make(chan ack, len(out))
+	b.mu.Lock()
+	first := b.counter + 1
+	b.counter += uint64(len(out))
+	for i := range out {
+		b.waiting[first+uint64(i)] = acks
+	}
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for i := range out {
+			delete(b.waiting, first+uint64(i))
+		}
+	}()
+	for i := range out {
+		o := &out[i]
+		if o.sent {
+			b.stats.repeated.Add(1)
+		}
+		o.sent = true
+		o.msg.Reply = b.inbox + "." + strconv.FormatUint(first+uint64(i), 10)
+		if err := s.nc.PublishMsg(o.msg); err != nil {
+			return fmt.Errorf("nats: %w", err)
+		}
+	}
+	timer := time.NewTimer(b.cfg.AckTimeout)
+	defer timer.Stop()
+	var wrong error
+	for left := len(out); left > 0; left-- {
+		select {
+		case a := <-acks:
+			o := &out[a.n-first]
+			if a.err != nil {
+				if wrong == nil {
+					wrong = a.err
+				}
+				continue
+			}
+			o.stored = true
+			if a.dup {
+				b.stats.duplicates.Add(1)
+			}
+		case <-s.gone:
+			return fmt.Errorf("nats: the connection has ended: %w", s.reason())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			return fmt.Errorf("nats: no acknowledgement within %v", b.cfg.AckTimeout)
+		}
+	}
+	if wrong != nil {
+		b.judge(ctx, s, wrong)
+	}
+	return wrong
+}
+
+// judge sees whether the stream is still there that has refused a message.
+func (b *Backplane) judge(ctx context.Context, s *session, err error) {
+	if !final(err) {
+		_, _, _ = s.state(ctx) // it closes a session that is of no use
+	}
+}
+
+// acknowledged is called with each acknowledgement.
+func (b *Backplane) acknowledged(msg *natsgo.Msg) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, b.inbox+"."), 10, 64)
+	if err != nil {
+		return
+	}
+	b.mu.Lock()
+	acks := b.waiting[n]
+	delete(b.waiting, n)
+	b.mu.Unlock()
+	if acks == nil { // nobody waits any more
+		return
+	}
+	a := parseAck(msg)
+	a.n = n
+	acks <- a // it has room for all
+}
+
+// An ackError is what the server says of a message that it does not store.
+type ackError struct {
+	Code        int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *ackError) Error() string { return fmt.Sprintf("nats: %s (%d)", e.Description, e.Code) }
+
+// tooLarge is JetStream's code for a message that the stream does not take for its size.
+const tooLarge = 10054
+
+// Is makes errors.Is find tailcast.ErrMessage.
+func (e *ackError) Is(target error) bool { return target == tailcast.ErrMessage && e.Code == tooLarge }
+
+// final reports whether trying again would have the same end.
+func final(err error) bool { return errors.Is(err, tailcast.ErrMessage) }
+
+func parseAck(msg *natsgo.Msg) ack {
+	if status := msg.Header.Get("Status"); status != "" {
+		return ack{err: fmt.Errorf("nats: nobody stores messages: status %s", status)}
+	}
+	var answer struct {
+		Stream    string
+		Seq       uint64
+		Duplicate bool
+		Error     *ackError
+	}
+	switch err := json.Unmarshal(msg.Data, &answer); {
+	case err != nil:
+		return ack{err: fmt.Errorf("nats: an acknowledgement that cannot be read: %w", err)}
+	case answer.Error != nil:
+		return ack{err: answer.Error}
+	case answer.Stream == "" || answer.Seq == 0:
+		return ack{err: fmt.Errorf("nats: an acknowledgement without a sequence: %q", msg.Data)}
+	}
+	return ack{dup: answer.Duplicate}
+}

@@ -21,9 +21,10 @@ import (
 
 // A viewed is a hub with the viewer's page beside it.
 type viewed struct {
-	t   *testing.T
-	hub *tailcast.Hub
-	url string // of the page
+	t      *testing.T
+	hub    *tailcast.Hub
+	url    string                              // of the page
+	before atomic.Pointer[func(*http.Request)] // what is done before the hub gets a request
 }
 
 // newViewed serves a hub at /logs, with these topics, and the page at /view/.
@@ -31,7 +32,13 @@ func newViewed(t *testing.T, topics []string, opts ...tailcast.Option) *viewed {
 	t.Helper()
 	v := &viewed{t: t, hub: tailcast.New(append([]tailcast.Option{tailcast.WithAuthorize(tailcast.AllowAllTopics)}, opts...)...)}
 	mux := http.NewServeMux()
-	mux.Handle("GET /logs", v.hub.Handler(topics...))
+	logs := v.hub.Handler(topics...)
+	mux.HandleFunc("GET /logs", func(w http.ResponseWriter, r *http.Request) {
+		if before := v.before.Load(); before != nil {
+			(*before)(r)
+		}
+		logs.ServeHTTP(w, r)
+	})
 	page := logviewer.Handler("../logs", logviewer.WithTitle("Shop"))
 	mux.Handle("GET /view/", page)
 	mux.Handle("GET /view", page) // ServeMux's own redirect does not know the prefix of a proxy
@@ -39,6 +46,14 @@ func newViewed(t *testing.T, topics []string, opts ...tailcast.Option) *viewed {
 	t.Cleanup(func() { v.hub.Close(); server.Close() })
 	v.url = server.URL + "/view/"
 	return v
+}
+
+// asked has a function called before the hub gets a request.
+func (v *viewed) asked(before func(*http.Request)) { v.before.Store(&before) }
+
+// asksBack reports whether a request is for older lines, and not a stream or whether a filter is right.
+func asksBack(r *http.Request) bool {
+	return r.Header.Get("Accept") == "application/x-ndjson" && r.FormValue("tail") != "0"
 }
 
 func (v *viewed) publish(topic string, lines ...string) {
@@ -729,6 +744,132 @@ func appendLines(t *testing.T, path string, lines []string) {
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestViewerLoadsWhatFitsAbove: older lines that come when the lines that they belong above have been dropped are not put above others.
+func TestViewerLoadsWhatFitsAbove(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""}, tailcast.WithRetention(tailcast.Retention{Bytes: 32 << 20, Messages: 1 << 30}))
+	v.publish("", numbered("line", 1, 6000)...)
+	p := newViewerPage(t, v.url)
+	p.do("eval", `localStorage.setItem("tailcast.viewer", '{"keep":10000}')`)
+	p.do("reload")
+	p.shows("line 6000")
+	answer, asks := make(chan bool), make(chan bool, 1)
+	v.asked(func(r *http.Request) {
+		if asksBack(r) {
+			asks <- true
+			<-answer
+		}
+	})
+	p.do("click", "#log")
+	p.do("press", "Home")
+	<-asks
+	v.publish("", numbered("line", 6001, 15_500)...)
+	p.until("tailcastViewer.lines >= 10500")
+	p.do("press", "End")
+	p.until("tailcastViewer.following && tailcastViewer.kept <= 10000")
+	before := eval[int](p, "tailcastViewer.dropped")
+	close(answer)
+	v.asked(func(*http.Request) {})
+	p.until("!document.querySelector('.head').textContent.startsWith('Loading')")
+	p.do("press", "Home")
+	p.until(fmt.Sprintf("tailcastViewer.dropped < %d || tailcastViewer.kept > 10000", before))
+	lines := p.lines()
+	if want := numbered("line", 15_500-len(lines)+1, 15_500); !slices.Equal(lines, want) {
+		t.Errorf("%d lines from %q to %q, which are not all between", len(lines), lines[0], lines[len(lines)-1])
+	}
+}
+
+// TestViewerTriesAgain: the button that offers to try again does, when older lines could not be had.
+func TestViewerTriesAgain(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	v.publish("", numbered("line", 1, 1200)...)
+	p := newViewerPage(t, v.url)
+	p.shows("line 1200")
+	v.asked(func(r *http.Request) {
+		if asksBack(r) {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	p.do("click", "#log")
+	p.do("press", "Home")
+	p.shows("Older lines cannot be had")
+	v.asked(func(*http.Request) {})
+	p.do("click", ".head button")
+	p.until("tailcastViewer.kept === 1200")
+
+	// The oldest line can be linked to, though nothing is there that stands before it.
+	p.do("press", "Home")
+	p.shows("The beginning: nothing older can be had.")
+	p.do("click", ".row .text")
+	p.until("document.querySelector('.row.current .text')?.textContent === 'line 1'")
+	p.do("press", "l")
+	p.shows("The link to this line")
+	address := eval[string](p, "location.href")
+	p.do("open", "about:blank")
+	p.do("open", address)
+	p.until("document.querySelector('.row.target')?.textContent.includes('line 1')")
+}
+
+// TestViewerShowsWhatWasAskedLast: of two filters the later one counts, whichever the server has looked at first; and what was found
+// in the lines before is not marked in others.
+func TestViewerShowsWhatWasAskedLast(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""})
+	v.publish("", "a needle here", "b needle", "a long way to a needle")
+	p := newViewerPage(t, v.url)
+	p.do("press", "/")
+	p.do("fill", "#query", "needle")
+	p.until("document.querySelectorAll('mark').length === 3")
+	answer, asks := make(chan bool), make(chan bool, 2)
+	v.asked(func(r *http.Request) {
+		if r.Header.Get("Accept") == "application/x-ndjson" && r.FormValue("grep") == "^b" {
+			asks <- true
+			<-answer
+		}
+	})
+	p.do("fill", "#grep", "^b")
+	p.do("press", "Enter")
+	<-asks
+	p.do("fill", "#grep", "way")
+	p.do("press", "Enter")
+	p.until("tailcastViewer.kept === 1 && tailcastViewer.texts()[0].includes('way')")
+	close(answer)
+	p.do("eval", "new Promise((resolve) => setTimeout(resolve, 500))")
+	if lines := p.lines(); !slices.Equal(lines, []string{"a long way to a needle"}) {
+		t.Errorf("the filter says way, and the lines are %q", lines)
+	}
+	p.until("[...document.querySelectorAll('.row mark')].map((m) => m.textContent).join() === 'needle'")
+}
+
+// TestViewerFindsWhatALinkPointsTo: also if more lines follow than are kept.
+func TestViewerFindsWhatALinkPointsTo(t *testing.T) {
+	t.Parallel()
+	v := newViewed(t, []string{""}, tailcast.WithRetention(tailcast.Retention{Bytes: 64 << 20, Messages: 1 << 30}))
+	head := func() string {
+		at, ok := v.hub.Head("")
+		if !ok {
+			t.Fatal("no line is there")
+		}
+		return at.String()
+	}
+	v.publish("", numbered("line", 1, 10)...)
+	since := head()
+	v.publish("", "wanted")
+	id := head()
+	p := newViewerPage(t, v.url)
+	p.do("eval", `localStorage.setItem("tailcast.viewer", '{"keep":10000}')`)
+	for n := 0; n < 60_000; n += 10_000 {
+		v.publish("", numbered("line", n+12, n+10_011)...)
+	}
+	p.do("open", "about:blank")
+	p.do("open", v.url+"#id="+id+"&since="+since)
+	p.until("document.querySelector('.row.target')?.textContent.includes('wanted') || !document.querySelector('#notice').hidden")
+	if !eval[bool](p, "Boolean(document.querySelector('.row.target'))") {
+		t.Errorf("%s", eval[string](p, "document.querySelector('#notice').innerText"))
 	}
 }
 

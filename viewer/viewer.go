@@ -91,7 +91,8 @@ const (
 // redirects, relative to what was asked for. (For a path that only has a pattern with the slash, http.ServeMux redirects, to a path that
 // has lost what a proxy has stripped: there, mount both.)
 //
-// Query parameters of the page that are not its own (topic, grep, invert) are passed on to the hub, for filters of the application.
+// Query parameters of the page are passed on to the hub, for filters of the application: but for its own (topic, grep, invert), and those
+// with which it asks for lines by itself (since, tail, gaps).
 //
 // Handler panics if hubPath cannot be read, or an option is impossible.
 func Handler(hubPath string, opts ...Option) http.Handler {

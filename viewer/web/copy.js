@@ -71,9 +71,8 @@ export async function save(store, name, several) {
   const parts = [];
   for (const chunk of [...store.chunks]) {
     const lines = [];
-    for (let n = chunk.first; n < chunk.end; n++) {
-      if (!store.has(n)) continue;
-      const line = store.at(n);
+    for (let i = 0; i < chunk.count; i++) {
+      const line = store.lineOf(chunk, i);
       lines.push((several ? line.topic + "\t" : "") + plainOf(line) + "\n");
     }
     parts.push(new Blob([lines.join("")]));

@@ -188,7 +188,7 @@ const page = 5000; // older lines that are wanted at a time
 const silence = 3000; // ms without a line of them: then what is read is live, and what was looked for did not come
 export const farthest = 100_000; // lines that a hub reads back: PROTOCOL.md, tail
 
-// older returns lines before those that the store has: {lines, end}. They are read from before what was dropped, if something was, and
+// older returns lines before those that the store has: {lines, end}, and ids, the last position before them of each topic. They are read from before what was dropped, if something was, and
 // else from a tail that doubles until it is longer than what is kept. end says that there are no more: "beginning", or "limit".
 export async function older(hub, store, request, reach, signal) {
   const known = store.oldest();
@@ -197,10 +197,21 @@ export async function older(hub, store, request, reach, signal) {
   if (store.marks.length) return { ...(await afterMark(hub, store, request, known, signal)), reach };
   for (let tail = Math.min(farthest, Math.max(reach, store.size) + page); ; tail = Math.min(farthest, 2 * tail)) {
     const r = await until(url(hub, { ...request, topics, since: "", tail }), known, store, signal);
-    if (r.lines.some((l) => !(l.kind & gap))) return { lines: r.lines, end: "", reach: tail };
+    if (r.lines.some((l) => !(l.kind & gap))) return { lines: r.lines, end: "", reach: tail, ids: above(r, store) };
     if (tail === farthest) return { lines: [], end: store.size >= farthest || request.grep || r.missed ? "limit" : "beginning", reach: tail };
     if (r.read < tail && !request.grep && !r.missed && topics.length === 1) return { lines: [], end: "beginning", reach: tail };
   }
+}
+
+// above returns what store.lastIds is when lines that were read stand first.
+function above({ lines, begins }, store) {
+  const ids = new Map(store.lastIds);
+  for (const number of new Set(lines.map((l) => l.topic))) {
+    const topic = store.names[number];
+    if (begins.has(topic)) ids.set(topic, begins.get(topic));
+    else ids.delete(topic);
+  }
+  return ids;
 }
 
 // afterMark reads what was dropped last, some thousands of lines of it.
@@ -214,11 +225,12 @@ async function afterMark(hub, store, request, known, signal) {
 }
 
 // until reads lines up to the oldest ones that are known. missed says that it has not met one of them: it begins behind it, or that one
-// is not there any more.
+// is not there any more. begins has the positions before the first lines, where they are known.
 async function until(address, known, store, signal) {
   const stop = new AbortController();
   signal.addEventListener("abort", () => stop.abort());
   const open = new Set(known.keys()), begun = new Set();
+  const begins = new Map();
   const passed = new Set(); // topics whose first line is one that the store has already
   let lines = [], read = 0, silent = false;
   const hush = () => {
@@ -228,6 +240,7 @@ async function until(address, known, store, signal) {
   let timer = setTimeout(hush, 3 * silence); // until the first one
   try {
     for await (const o of objects(address, stop.signal)) {
+      if (o.event === "pos" && !begun.has(o.topic) && o.id !== "latest") begins.set(o.topic, o.id);
       if (o.event && o.event !== "gap") continue;
       clearTimeout(timer);
       timer = setTimeout(hush, silence);
@@ -254,5 +267,5 @@ async function until(address, known, store, signal) {
   }
   const strange = new Set([...open].map((t) => store.topic(t))); // their place was not found: what was read may be there already
   if (strange.size) lines = lines.filter((l) => !strange.has(l.topic));
-  return { lines: merge(lines), read, missed: strange.size > 0 };
+  return { lines: merge(lines), begins, read, missed: strange.size > 0 };
 }

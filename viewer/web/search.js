@@ -50,6 +50,11 @@ export class Search extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  // again begins anew when the lines have become others, whose numbers may be those of the ones before.
+  again() {
+    if (this.active) this.start({ ...this.query });
+  }
+
   stop() {
     this.worker?.terminate();
     this.worker = null;
@@ -78,7 +83,7 @@ export class Search extends EventTarget {
       if (c.matches?.query !== this.query) c.matches = { query: this.query, lines: [], upto: 0, asked: 0 };
       if (c.matches.asked < c.count) this.send(c);
     }
-    this.watch();
+    if (!this.timer) this.watch();
   }
 
   send(c) {
@@ -89,6 +94,7 @@ export class Search extends EventTarget {
     this.sent.push({ chunk: c, upto: c.count, matches: c.matches });
   }
 
+  // watch gives the worker time for its next answer. What is sent meanwhile gives it no more.
   watch() {
     clearTimeout(this.timer);
     this.timer = this.ready && this.sent.length ? setTimeout(() => this.fail("This expression takes too long."), patience * this.sent.length) : 0;
@@ -101,6 +107,8 @@ export class Search extends EventTarget {
     }
     const asked = this.sent.shift();
     if (!asked) return;
+    clearTimeout(this.timer);
+    this.timer = 0;
     if (data.rows) {
       for (const [n, ranges] of data.rows) this.ranges.set(n, ranges);
       this.dispatchEvent(Object.assign(new Event("ranges"), { rows: data.rows.filter(([, r]) => r.length).map(([n]) => n) }));
@@ -137,7 +145,7 @@ export class Search extends EventTarget {
     if (!rows.length) return;
     this.worker.postMessage({ rows });
     this.sent.push({ rows });
-    this.watch();
+    if (!this.timer) this.watch();
   }
 
   // progress returns {found, looked, of} in lines.

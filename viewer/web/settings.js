@@ -24,7 +24,8 @@ export function save(settings) {
   } catch { /* then it counts until the page is left */ }
 }
 
-const own = ["topic", "grep", "invert"];
+// Parameters that are not the application's: the page's own, and those that it gives the hub by itself.
+const own = ["topic", "grep", "invert", "since", "tail", "gaps"];
 
 // readAddress returns what the page's address asks for: {topics, grep, invert, params, link}. topics is empty where it names none; link
 // is the line that it points to, if it does.

@@ -163,8 +163,13 @@ export class Store {
 
   // at returns line n.
   at(n) {
-    const c = this.chunkAt(n), i = n - c.first;
-    return { n, text: c.textAt(i), time: c.times[i], topic: this.names[c.topics[i]], topicNumber: c.topics[i], kind: c.kinds[i] };
+    const c = this.chunkAt(n);
+    return this.lineOf(c, n - c.first);
+  }
+
+  // lineOf returns line i of a chunk, also of one that is not kept any more.
+  lineOf(c, i) {
+    return { n: c.first + i, text: c.textAt(i), time: c.times[i], topic: this.names[c.topics[i]], topicNumber: c.topics[i], kind: c.kinds[i] };
   }
 
   idAt(n) {

@@ -6,7 +6,8 @@ export class Topics extends EventTarget {
     this.root = root;
     this.listed = listed; // the topics that the page was given, or null: then those that come along are all there are
     this.names = [...(listed ?? chosen)];
-    this.chosen = new Set(chosen.length ? chosen.filter((t) => !listed || listed.includes(t)) : this.names);
+    const there = chosen.filter((t) => !listed || listed.includes(t));
+    this.chosen = new Set(there.length ? there : this.names);
     this.everything = !listed && chosen.length === 0; // the hub is not asked for topics by name
     this.number = () => 0;
     this.draw();

@@ -60,6 +60,7 @@ function open() {
   layout.reset(layout.rowHeight, layout.columns, layout.longest);
   view.open.clear();
   view.current = view.target = undefined;
+  search.again();
   list.anchor = { n: 0, offset: 0 };
   list.refresh();
   list.resume();
@@ -88,6 +89,7 @@ feed.addEventListener("lines", (e) => {
     list.refresh();
   }
   showTopics();
+  reachLink();
   if (list.follow) trim();
   else if (store.size > prefs.keep * slack || store.bytes > maxBytes * slack) rest();
   list.schedule();
@@ -104,9 +106,11 @@ feed.addEventListener("stream", ({ about, detail }) => {
   if (about === "error" && detail.final) notice(detail.reason);
 });
 
-// trim drops what is too much. What there is above the first line is another question then.
+// trim drops what is too much. What there is above the first line is another question then, and what is being loaded does not belong there.
 function trim() {
-  if (store.trim() > 0) endOfOlder = "";
+  if (store.trim() === 0) return;
+  stopOlder();
+  endOfOlder = "";
 }
 
 // rest lets the server keep what comes: its buffer is the file.
@@ -147,6 +151,7 @@ list.addEventListener("follow", () => {
       connect({ since });
     }
     trim();
+    drawHead();
   } else {
     pausedAt = store.end;
   }
@@ -179,7 +184,7 @@ function stopOlder() {
 }
 
 async function loadOlder() {
-  if (loading || store.size === 0 || (endOfOlder && !store.marks.length)) return;
+  if (loading || store.size === 0) return;
   const mine = (loading = new AbortController());
   endOfOlder = "";
   drawHead();
@@ -191,8 +196,8 @@ async function loadOlder() {
     if (r.mark !== undefined) {
       const back = store.marks.splice(r.mark).reduce((n, m) => n + m.count, 0);
       store.dropped = Math.max(0, store.dropped - back);
-      store.lastIds = r.ids;
     }
+    if (r.ids) store.lastIds = r.ids;
     store.prepend(r.lines);
   } catch (e) {
     if (mine === loading) endOfOlder = `Older lines cannot be had: ${e.message}`;
@@ -237,19 +242,21 @@ list.addEventListener("render", () => {
 
 // --- links to lines ---
 
+// reachLink goes to the line that the link points to, if it has come: before what follows it makes it too much to be kept.
+function reachLink() {
+  const n = link ? store.find(link.topic, link.id) : undefined;
+  if (n === undefined) return;
+  link = null;
+  view.target = n;
+  list.held = true;
+  list.show(n);
+  list.refresh(n);
+}
+
 async function awaitLink() {
   const mine = opened;
   for (let i = 0; i < 60 && link && mine === opened; i++) {
-    const n = store.find(link.topic, link.id);
-    if (n !== undefined) {
-      link = null;
-      view.target = n;
-      list.held = true;
-      list.show(n);
-      list.refresh(n);
-      return;
-    }
-    if (feed.lines > 0 && i > 20) break;
+    if (store.size > 0 && i > 20) break;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   if (mine !== opened || !link) return;
@@ -400,9 +407,12 @@ function drawFound() {
   if (out.textContent !== text) out.textContent = text;
 }
 
+let filters = 0; // that were asked for
+
 async function filter(grep, invert) {
-  const wanted = { ...request(), grep, invert };
+  const wanted = { ...request(), grep, invert }, mine = ++filters;
   const why = grep ? await check(given.hub, wanted) : "";
+  if (mine !== filters) return; // there is a later one
   at("filter-error").textContent = why;
   at("filter-error").hidden = !why;
   at("grep").setAttribute("aria-invalid", String(Boolean(why)));

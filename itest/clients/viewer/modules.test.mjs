@@ -1,16 +1,25 @@
 // The functions of the viewer's page that need no page.
 import assert from "node:assert/strict";
+import { register } from "node:module";
 import { describe, test } from "node:test";
 import * as ansi from "../../../viewer/web/ansi.js";
 import { base, colours, contrast, hex, legible } from "../../../viewer/web/colour.js";
+import { save } from "../../../viewer/web/copy.js";
 import * as json from "../../../viewer/web/json.js";
 import { Layout, scale } from "../../../viewer/web/layout.js";
 import { levelOf } from "../../../viewer/web/levels.js";
 import { compile, matches, ranges } from "../../../viewer/web/match.js";
+import { Search } from "../../../viewer/web/search.js";
 import { permalink, readAddress, writeAddress } from "../../../viewer/web/settings.js";
 import { Store, gap } from "../../../viewer/web/store.js";
 import { bytes, count, hexdump, pieces, plural } from "../../../viewer/web/text.js";
 import * as time from "../../../viewer/web/time.js";
+import { Topics } from "../../../viewer/web/topics.js";
+
+// The handler serves tailcast.js beside the others.
+register("data:text/javascript," + encodeURIComponent(`export const resolve = (name, context, next) =>
+  next(name === "./tailcast.js" ? "../tailcast/tailcast.js" : name, context)`));
+const { older } = await import("../../../viewer/web/feed.js");
 
 // random numbers from 0 to n-1, the same ones each time.
 function random(seed) {
@@ -204,6 +213,10 @@ describe("address", () => {
     const read = readAddress(location("http://x/v/" + writeAddress(shown) + permalink("d b", "1abc.2", "1abc.1")));
     assert.deepEqual(read, { ...shown, link: { id: "1abc.2", topic: "d b", since: "1abc.1" } });
   });
+  test("what the page asks the hub for is not for others to say", () => {
+    const read = readAddress(location("http://x/v/?gaps=0&since=latest&tail=1&user=ann"));
+    assert.deepEqual(read.params, { user: "ann" });
+  });
   test("an empty one", () => {
     assert.equal(writeAddress({ topics: undefined, grep: "", invert: true, params: {} }), "");
     assert.deepEqual(readAddress(location("http://x/v/")), { topics: [], grep: "", invert: false, params: {}, link: null });
@@ -355,5 +368,80 @@ describe("layout", () => {
     assert.ok(Math.abs(bar.toBar(20e6 - 700) - (12e6 - 700)) < 0.01);
     assert.ok(Math.abs(bar.fromBar(bar.toBar(1234567)) - 1234567) < 0.01);
     assert.deepEqual([scale(5000, 700, 12e6).exact, scale(5000, 700, 12e6).toBar(77)], [true, 77]);
+  });
+});
+
+describe("topics", () => {
+  test("those of an address that are not listed are not asked for", () => {
+    globalThis.document = { createElement: () => ({ setAttribute() {}, append() {}, addEventListener() {} }) };
+    const root = { contains: () => false, replaceChildren() {} };
+    assert.deepEqual(new Topics(root, ["app", "db"], ["db", "gone"]).asked, ["db"]);
+    const none = new Topics(root, ["app", "db"], ["gone"]);
+    assert.deepEqual(none.asked, ["app", "db"]);
+    assert.equal(none.several, true);
+  });
+});
+
+describe("search", () => {
+  test("an expression that takes forever is ended while lines come", (t) => {
+    t.mock.timers.enable({ apis: ["setTimeout"] });
+    let worker;
+    globalThis.Worker = class {
+      constructor() { worker = this; }
+      postMessage() {}
+      terminate() { this.ended = true; }
+    };
+    const store = new Store({ lines: 1e9, bytes: 1e9 });
+    store.topic("app");
+    store.append(line(0));
+    const search = new Search(store);
+    search.start({ text: "(a|a)*$", regex: true, exact: false });
+    worker.onmessage({ data: { ready: true } });
+    for (let n = 1; n < 100 && !search.error; n++) {
+      store.append(line(n));
+      search.step();
+      search.look([n]);
+      t.mock.timers.tick(500);
+    }
+    assert.equal(search.error, "This expression takes too long.");
+    assert.ok(worker.ended);
+  });
+});
+
+describe("older lines", () => {
+  test("they tell what stands before them", async () => {
+    const store = new Store({ lines: 1000, bytes: 1e9 });
+    for (const name of ["app", "db", "new"]) store.topic(name);
+    store.append(line(7));
+    store.append(line(1, { topic: 1, id: "1b.1" }));
+    store.append(line(0, { topic: 2, id: "1c.0" }));
+    globalThis.document = { baseURI: "http://hub/view/" };
+    globalThis.fetch = async () => new Response([
+      { event: "pos", topic: "app", id: "1a.4" }, { event: "pos", topic: "db", id: "earliest" }, { event: "pos", topic: "new", id: "earliest" },
+      { id: "1a.5", topic: "app", data: "five" }, { id: "1a.6", topic: "app", data: "six" }, { id: "1b.0", topic: "db", data: "db" },
+      { id: "1c.0", topic: "new", data: "there" }, { id: "1b.1", topic: "db", data: "there" }, { id: "1a.7", topic: "app", data: "there" },
+    ].map((o) => JSON.stringify(o) + "\n").join(""));
+    store.lastIds = new Map([["app", "1a.6"], ["db", "1b.0"], ["new", "1c.x"]]);
+    const r = await older("../logs", store, {}, 0, new AbortController().signal);
+    assert.deepEqual(r.lines.map((l) => l.text), ["five", "six", "db"]);
+    assert.deepEqual([...r.ids].sort(), [["app", "1a.4"], ["db", "earliest"], ["new", "1c.x"]]);
+  });
+});
+
+describe("download", () => {
+  test("it has the lines that were there, whatever is shown meanwhile", async () => {
+    const store = new Store({ lines: 1e9, bytes: 1e9 });
+    store.topic("app");
+    for (let n = 0; n < 512 * 30; n++) store.append(line(n));
+    let blob;
+    const { createObjectURL } = URL;
+    URL.createObjectURL = (b) => { blob = b; return "blob:x"; };
+    globalThis.document = { createElement: () => ({ click() {} }) };
+    const saved = save(store, "x.log", false);
+    store.clear();
+    for (let n = 0; n < 512 * 30; n++) store.append(line(n, { text: "another" }));
+    await saved;
+    URL.createObjectURL = createObjectURL;
+    assert.equal(await blob.text(), Array.from({ length: 512 * 30 }, (_, n) => `line ${n}\n`).join(""));
   });
 });

@@ -42,6 +42,15 @@
 // whatever viewers do. WithMaxReplays bounds how many Replayers are being read, each with some 200 KiB of its own, and there are no more
 // compressors than processors, 1 MB each: see WithCompression.
 //
+// # Several hubs
+//
+// With WithBackplane hubs on several machines share a log (package backplane/nats: a JetStream stream). All of them append the same
+// messages with the same Positions in the same order; Publish returns when the log has stored them; a viewer that comes back to
+// any of them with the last id that it saw gets everything after it once, or a gap. Plainly: it does not matter where a viewer is sent
+// to. Messages of one Publish keep their order in a topic, but others' may come between them. Conns, Stats, Presence and limits are
+// those of one hub, and joins and leaves are not told. While the log is away nothing is lost that it has stored: Sources wait, Hub.Publish
+// waits with up to 1024 messages and 8 MiB and then returns ErrBackplane, and viewers stay and are told.
+//
 // # Slow viewers
 //
 // A slow viewer costs nobody anything. When the log has dropped what it needs next, it is served from the Replayer until it

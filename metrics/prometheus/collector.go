@@ -41,6 +41,9 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, m := range tails {
 		descs <- m.desc
 	}
+	for _, m := range backplanes {
+		descs <- m.desc
+	}
 	for _, d := range []*prometheus.Desc{connections, ended, gaps, sources, restarts} {
 		descs <- d
 	}
@@ -59,7 +62,14 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for reason, n := range s.GapsByReason {
 		metrics <- prometheus.MustNewConstMetric(gaps, prometheus.CounterValue, float64(n), reason)
 	}
-	collectSources(metrics, s.Sources)
+	runs := s.Sources
+	if b := s.Backplane; b != nil { // it is run as they are
+		runs = append(slices.Clone(runs), b.SourceStats)
+		for _, m := range backplanes {
+			metrics <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(b))
+		}
+	}
+	collectSources(metrics, runs)
 	collectTails(metrics, s.Sources)
 }
 

@@ -74,6 +74,17 @@ var tails = []metric[tailStats]{
 	counter("tail_changes_untold_total", "Times that a change came of which the system did not tell.", func(t *tailStats) int64 { return t.Untold }),
 }
 
+type backplaneStats = tailcast.BackplaneStats
+
+// backplanes are the metrics of a hub that has a Backplane.
+var backplanes = []metric[backplaneStats]{
+	gauge("backplane_connected", "Whether the log that hubs share can be reached.", func(b *backplaneStats) int { return one(b.Connected) }),
+	counter("backplane_degraded_total", "How often it could not be reached.", func(b *backplaneStats) int64 { return b.Degraded }),
+	counter("backplane_messages_received_total", "Messages that came from the log, of all nodes.", func(b *backplaneStats) int64 { return b.Received }),
+	counter("backplane_received_bytes_total", "Payload of the messages that came from the log.", func(b *backplaneStats) int64 { return b.ReceivedBytes }),
+	gauge("backplane_waiting_messages", "Messages of Publish and of clients that the log has not stored yet.", func(b *backplaneStats) int { return b.Waiting }),
+}
+
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("tailcast_"+name, help, labels, nil)
 }

@@ -48,7 +48,7 @@ func soak(n int) int {
 		return 40 * n
 	}
 	if raced {
-		return n / 3
+		return n / 6
 	}
 	return n
 }

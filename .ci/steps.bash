@@ -54,7 +54,7 @@ tidy() {
 	go mod verify
 }
 
-# fuzz runs every fuzz target for the given time, three at a time for each processor. Each package is built once.
+# fuzz runs every fuzz target for the given time, four at a time for each processor. Each package is built once.
 fuzz() { # fuzz TIME
 	local dir targets
 	dir=$(mktemp -d)
@@ -70,7 +70,7 @@ fuzz() { # fuzz TIME
 	FUZZ_CACHE=$(go env GOCACHE)/fuzz
 	export FUZZ_CACHE
 	export -f fuzz_one
-	xargs -P $((3 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
+	xargs -P $((4 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
 }
 
 # fuzz_one runs one target. The fuzzer sometimes fails at its own deadline, without any input to blame (golang/go#75804):

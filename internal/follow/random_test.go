@@ -28,15 +28,15 @@ func TestRandomPrograms(t *testing.T) { t.Parallel(); randomPrograms(t, false) }
 func TestRandomRestarts(t *testing.T) { t.Parallel(); randomPrograms(t, true) }
 
 func randomPrograms(t *testing.T, restarts bool) {
-	first, last := 0, 300
+	first, last := 0, 120
 	if restarts {
-		last = 150 // of several lives each
+		last = 60 // of several lives each
 	}
 	if os.Getenv("TAILCAST_SOAK") != "" {
 		last = 5000
 	}
 	if testing.Short() || raced {
-		last = 40
+		last = 20
 	}
 	if n, err := strconv.Atoi(os.Getenv("FOLLOW_PROGRAMS")); err == nil {
 		last = n

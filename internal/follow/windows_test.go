@@ -23,9 +23,9 @@ import (
 // FOLLOW_ALL=1 goes on after many have failed.
 func TestRaceWindows(t *testing.T) {
 	t.Parallel()
-	stride, foundStride := 151, 2
+	stride, foundStride := 307, 4
 	if testing.Short() || raced {
-		stride, foundStride = 499, 15
+		stride, foundStride = 997, 30
 	}
 	if v, err := strconv.Atoi(os.Getenv("FOLLOW_WINDOWS")); err == nil {
 		stride = v

@@ -515,3 +515,36 @@ func TestAnUnusedHubDoesNotRunItsBackplane(t *testing.T) {
 		}
 	}) // a goroutine that was left would be a deadlock
 }
+
+// A lateLog is one that Run takes some time to find.
+type lateLog struct {
+	*tailcasttest.LogNode
+	after time.Duration
+}
+
+func (l lateLog) Run(ctx context.Context, pub tailcast.Publisher) error {
+	time.Sleep(l.after)
+	return l.LogNode.Run(ctx, pub)
+}
+
+// A log that is there at the moment when nobody wants to wait for it any longer is there.
+func TestALogThatIsFoundAtTheLastMoment(t *testing.T) {
+	for range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			hub := tailcast.New(tailcast.WithBackplane(lateLog{tailcasttest.NewSharedLog().Node(), 10 * time.Second}))
+			defer hub.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for range 8 {
+				go func() {
+					for range hub.Subscribe(ctx, "", tailcast.Position{}) {
+					}
+				}()
+			}
+			<-ctx.Done()
+			if s := hub.Stats().Backplane; !s.Connected {
+				t.Fatal(s.Away)
+			}
+		})
+	}
+}

@@ -384,6 +384,10 @@ func (p *plane) Degraded(err error) {
 	p.notice.Lock()
 	defer p.notice.Unlock()
 	p.mu.Lock()
+	if _, joined := p.place(); joined && err == errNoJoin { // at this moment: Join has said, or is about to, that all is well
+		p.mu.Unlock()
+		return
+	}
 	changed := (p.away == nil) != (err == nil)
 	p.away = err
 	if changed && err != nil {

@@ -116,7 +116,7 @@ func FuzzAck(f *testing.F) {
 }
 
 // An id of a Position is the same after a restart, and another one for another node, topic, or place; and for a place that comes again
-// though it was stored.
+// though it was stored, or with other data.
 func TestIdsOfSources(t *testing.T) {
 	m := func(topic string, epoch, offset uint64) tailcast.Message {
 		return tailcast.Message{Topic: topic, Pos: tailcast.Position{Epoch: epoch, Offset: offset, Check: 9}}
@@ -140,6 +140,9 @@ func TestIdsOfSources(t *testing.T) {
 	if again.sourceID(&one) != id {
 		t.Error("another id after a restart")
 	}
+	anew := m("", 1, 1)
+	anew.Data = []byte("another line that ends as the first")
+	first(again, anew)
 	a.note([]tailcast.Message{m("", 1, 1), m("", 1, 2)})
 	turned := first(a, m("", 1, 1))
 	if a.sourceID(&one) != turned {

@@ -12,9 +12,10 @@
 // # What holds
 //
 // Publish returns when the stream has stored the messages. Each has an id (Nats-Msg-Id), and is sent again with the same one until it
-// is known to be stored or the context ends. A message with a Position, such as a line of a followed file, has an id made of that: a
-// Source that repeats, after a crash too, what it does not know to have been stored does not store it twice. The stream knows ids for
-// its duplicate window (Config.Duplicates, 10 minutes): what is tried again later than that, after a longer outage, may be there twice.
+// is known to be stored or the context ends. A message with a Position, such as a line of a followed file, has an id made of that and
+// of its Data: a Source that repeats, after a crash too, what it does not know to have been stored does not store it twice. The stream
+// knows ids for its duplicate window (Config.Duplicates, 10 minutes): what is tried again later than that, after a longer outage, may
+// be there twice.
 //
 // Messages of one call keep their order within a topic, through broken connections too; those of others may come between them. In a
 // cluster the stream's leader may change while several messages are on their way, and then one may be stored behind the next; where

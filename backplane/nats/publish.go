@@ -116,6 +116,7 @@ func (b *Backplane) sourceID(m *tailcast.Message) string {
 	binary.BigEndian.PutUint32(p[16:], m.Pos.Check)
 	binary.BigEndian.PutUint32(p[20:], n)
 	h.Write(p[:])
+	h.Write(m.Data) // a file that was written anew, while nobody was here to see it, may have other lines at the same Positions
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
 }
 

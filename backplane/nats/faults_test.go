@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -660,5 +661,61 @@ func TestPushReachesAllNodes(t *testing.T) {
 	mute.Close()
 	if n, err := hubs[2].Disconnect(t.Context(), "ann", nil); err != nil || n != 3 {
 		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// A server that takes a connection and says nothing holds up nobody for longer than their context.
+func TestAServerThatIsSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	plane := nats.New(nats.Config{URL: "nats://" + l.Addr().String()})
+	defer plane.Close()
+	soon := func(what string, f func(ctx context.Context) error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if err := f(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%s: after %v", what, took)
+		}
+	}
+	soon("Publish", func(ctx context.Context) error { return plane.Publish(ctx, tailcast.Message{}) })
+	soon("Call", func(ctx context.Context) error { _, err := plane.Call(ctx, nil); return err })
+	hub := tailcast.New(tailcast.WithBackplane(plane))
+	soon("Hub.Publish", func(ctx context.Context) error { return hub.Publish(ctx, tailcast.Message{}) })
+	began := time.Now()
+	if err := hub.Close(); err != nil || time.Since(began) > 2*time.Second {
+		t.Errorf("Close: %v after %v", err, time.Since(began))
+	}
+}
+
+// A connection that takes no more bytes holds up a Publish for a moment beyond its context, and not for the minute of nats.go.
+func TestAConnectionThatIsStuck(t *testing.T) {
+	broker := newBroker(t)
+	p := newProxy(t, broker.url()[len("nats://"):])
+	plane := nats.New(nats.Config{URL: p.url(), Node: "stuck"})
+	defer plane.Close()
+	if err := plane.Publish(t.Context(), tailcast.Message{}); err != nil {
+		t.Fatal(err)
+	}
+	p.set(func() { p.frozen = true })
+	defer p.set(func() { p.frozen = false })
+	msgs := make([]tailcast.Message, 32)
+	for i := range msgs {
+		msgs[i].Data = make([]byte, 1<<19)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := plane.Publish(ctx, msgs...); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("after %v", took)
 	}
 }

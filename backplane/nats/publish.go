@@ -212,6 +212,7 @@ func (b *Backplane) sendSome(ctx context.Context, s *session, out []outbound) er
 		o.sent = true
 		o.msg.Reply = b.inbox + "." + strconv.FormatUint(first+uint64(i), 10)
 		if err := s.nc.PublishMsg(o.msg); err != nil {
+			s.close(err) // half of it may have been written
 			return fmt.Errorf("nats: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	lastPause  = 2 * time.Second
 	// dialTime is how long it may take to connect, and to find the stream.
 	dialTime = 3 * time.Second
+	// writeTime is how long a connection may take no bytes: whoever publishes waits for that, beyond its context.
+	writeTime = 5 * time.Second
 )
 
 // session returns the connection, which it makes if need be. It tries once, when it is time for that.
@@ -40,13 +43,34 @@ func (b *Backplane) session(ctx context.Context) (*session, error) {
 	}
 	select {
 	case b.dialing <- struct{}{}:
-		defer func() { <-b.dialing }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-b.closed:
 		return nil, errClosed
 	}
-	if s := b.live(); s != nil { // another has made it meanwhile
+	type dialed struct {
+		s   *session
+		err error
+	}
+	done := make(chan dialed, 1)
+	go func() { // nats.go does not give up a server that is silent before its time
+		defer func() { <-b.dialing }()
+		s, err := b.connect(ctx)
+		done <- dialed{s, err}
+	}()
+	select {
+	case d := <-done:
+		return d.s, d.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-b.closed:
+		return nil, errClosed
+	}
+}
+
+// connect makes the connection when it is time for that, unless another has made it meanwhile. dialing is held.
+func (b *Backplane) connect(ctx context.Context) (*session, error) {
+	if s := b.live(); s != nil {
 		return s, nil
 	}
 	b.mu.Lock()
@@ -55,7 +79,7 @@ func (b *Backplane) session(ctx context.Context) (*session, error) {
 	if err := b.sleep(ctx, wait); err != nil {
 		return nil, err
 	}
-	s, err := b.dial(ctx)
+	s, err := b.dial()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
@@ -101,8 +125,8 @@ func (b *Backplane) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// dial connects, and finds or makes the stream.
-func (b *Backplane) dial(ctx context.Context) (*session, error) {
+// dial connects, and finds or makes the stream. Whoever asked for it may have gone: it is there for the next.
+func (b *Backplane) dial() (*session, error) {
 	select {
 	case <-b.closed:
 		return nil, errClosed
@@ -111,19 +135,25 @@ func (b *Backplane) dial(ctx context.Context) (*session, error) {
 	s := &session{b: b, gone: make(chan struct{})}
 	opts := append([]natsgo.Option{
 		natsgo.Name("tailcast " + b.cfg.Node), natsgo.Timeout(dialTime), natsgo.PingInterval(5 * time.Second), natsgo.MaxPingsOutstanding(2),
+		natsgo.FlusherTimeout(writeTime),
 	}, b.cfg.Options...)
 	opts = append(opts,
 		natsgo.NoReconnect(), natsgo.RetryOnFailedConnect(false),
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { s.fail(err) }),
 		natsgo.ClosedHandler(func(nc *natsgo.Conn) { s.fail(nc.LastError()); close(s.gone) }),
-		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { s.fail(err) }),
+		natsgo.ErrorHandler(func(nc *natsgo.Conn, _ *natsgo.Subscription, err error) {
+			s.fail(err)
+			if errors.Is(err, os.ErrDeadlineExceeded) { // of a write, of which half may be done; nats.go would go on behind that
+				nc.Close()
+			}
+		}),
 	)
 	nc, err := natsgo.Connect(b.cfg.URL, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("nats: connect: %w", err)
 	}
 	s.nc = nc
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
 	defer cancel()
 	if err := s.open(ctx); err != nil {
 		s.close(err)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -717,5 +718,57 @@ func TestAConnectionThatIsStuck(t *testing.T) {
 	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("after %v", took)
+	}
+}
+
+// A server has lost the end of the stream, where nothing was tailcast's: what comes in its place is read.
+func TestTheStreamHasLostWhatWasForeign(t *testing.T) {
+	broker := newBroker(t)
+	p := newProxy(t, broker.url()[len("nats://"):])
+	reader := nats.New(nats.Config{URL: p.url()})
+	hub := tailcast.New(tailcast.WithBackplane(reader))
+	defer reader.Close()
+	defer hub.Close()
+	from := prime(t, hub)
+	p.set(func() { p.frozen = true })
+	const each = 100
+	publisher := broker.plane()
+	publish := func(what string) {
+		t.Helper()
+		msgs := make([]tailcast.Message, each)
+		for i := range msgs {
+			msgs[i].Data = []byte(what)
+		}
+		if err := publisher.Publish(t.Context(), msgs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("kept")
+	broker.stop()
+	saved := t.TempDir()
+	if err := os.CopyFS(saved, os.DirFS(broker.opts.StoreDir)); err != nil {
+		t.Fatal(err)
+	}
+	broker.start()
+	js := jetStream(t, broker.url())
+	for range each {
+		if _, err := js.Publish(t.Context(), "tailcast.t.x", []byte("foreign")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.set(func() { p.frozen = false })
+	if got := collect(t, hub, "", from, each); len(got) != each || string(got[each-1].Data) != "kept" {
+		t.Fatalf("%d: %+v", len(got), got)
+	}
+	waitFor(t, func() bool { return reader.Stats().Foreign == each })
+	broker.stop()
+	waitFor(t, func() bool { return !hub.Stats().Backplane.Connected })
+	broker.opts.StoreDir = saved
+	broker.start()
+	waitFor(t, func() bool { return hub.Stats().Backplane.Connected })
+	head, _ := hub.Head("")
+	publish("new")
+	if got := collect(t, hub, "", head, each); len(got) != each || string(got[0].Data) != "new" || got[0].Pos.Offset != head.Offset+1 {
+		t.Errorf("%d: %+v", len(got), got[:min(len(got), 1)])
 	}
 }

@@ -68,7 +68,7 @@ func (b *Backplane) follow(ctx context.Context, s *session, to tailcast.Backplan
 	switch {
 	case at == tailcast.Position{}:
 		at, seen = s.at(last), last
-	case at.Epoch == s.epoch && at.Offset > last: // it has lost what it had acknowledged
+	case at.Epoch == s.epoch && seen > last: // it has lost what it had acknowledged, be it only what was not tailcast's
 		at, seen = s.at(last), last
 	case at.Epoch != s.epoch, seen+1 < first:
 		at, seen = s.at(first-1), first-1

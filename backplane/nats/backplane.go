@@ -60,6 +60,7 @@ type Backplane struct {
 	}
 
 	dialing chan struct{} // has room for whoever connects
+	reading atomic.Bool   // Run gets what the stream has
 
 	mu      sync.Mutex // guards the rest
 	now     *session   // nil if there is none

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tailcast/tailcast"
@@ -718,6 +719,36 @@ func TestAConnectionThatIsStuck(t *testing.T) {
 	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("after %v", took)
+	}
+}
+
+// Where a node may not publish, and reads the log well, a Publish that is given up leaves nobody waiting.
+func TestAPublishThatIsGivenUp(t *testing.T) {
+	broker := newBroker(t)
+	broker.stop()
+	broker.opts.Users = []*server.User{{Username: "all", Password: "x"}, {Username: "reader", Password: "x", Permissions: &server.Permissions{
+		Publish: &server.SubjectPermission{Deny: []string{"tailcast.t.>"}},
+	}}}
+	broker.start()
+	as := func(user string) func(*nats.Config) {
+		return func(c *nats.Config) {
+			c.Options, c.AckTimeout = []natsgo.Option{natsgo.UserInfo(user, "x")}, 100*time.Millisecond
+		}
+	}
+	if err := hubAt(t, broker.url(), as("all")).Publish(t.Context(), tailcast.Message{Data: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	hub := hubAt(t, broker.url(), as("reader"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := hub.Publish(ctx, tailcast.Message{}); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, tailcast.ErrBackplane) {
+		t.Error(err)
+	}
+	if got := collect(t, hub, "", tailcast.Earliest(), 1); len(got) != 1 || string(got[0].Data) != "1" {
+		t.Errorf("%+v", got)
+	}
+	if s := hub.Stats().Backplane; !s.Connected || s.Degraded == 0 {
+		t.Errorf("%+v", s)
 	}
 }
 

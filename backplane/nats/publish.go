@@ -42,18 +42,23 @@ func (b *Backplane) Publish(ctx context.Context, msgs ...tailcast.Message) error
 		}
 		out[i].msg = msg
 	}
-	ill := false
+	var ill error // what was last wrong with the log
+	defer func() {
+		if ill != nil && b.reading.Load() { // what comes next may be long in coming: until then nobody would take it back
+			b.status(nil)
+		}
+	}()
 	for {
 		err := b.send(ctx, out)
 		if err == nil {
-			if ill {
-				b.status(nil)
-			}
 			b.note(msgs)
 			return nil
 		}
 		select {
 		case <-ctx.Done():
+			if ill != nil {
+				return fmt.Errorf("nats: publish: %w: %w: %w", tailcast.ErrBackplane, context.Cause(ctx), ill)
+			}
 			return fmt.Errorf("nats: publish: %w: %w", context.Cause(ctx), err)
 		case <-b.closed:
 			return fmt.Errorf("nats: publish: %w: %w", errClosed, err)
@@ -62,7 +67,7 @@ func (b *Backplane) Publish(ctx context.Context, msgs ...tailcast.Message) error
 		if final(err) {
 			return fmt.Errorf("nats: publish: %w", err)
 		}
-		ill = true
+		ill = err
 		b.status(err)
 		_ = b.sleep(ctx, firstPause) // the loop sees why it ended
 	}

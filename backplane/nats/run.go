@@ -81,6 +81,8 @@ func (b *Backplane) follow(ctx context.Context, s *session, to tailcast.Backplan
 	defer r.close()
 	to.Join(at)
 	b.reached(at, seen)
+	b.reading.Store(true)
+	defer b.reading.Store(false)
 	msgs := make([]tailcast.Message, 0, batch)
 	flush := func() error {
 		if len(msgs) == 0 {

@@ -411,7 +411,7 @@ func quick(more map[string]any) map[string]any {
 // each transport get each message of each topic once, in order.
 func TestTailcastJSCuts(t *testing.T) {
 	t.Parallel()
-	cuts := int64(setting(t, "ITEST_CUTS", 200, 2000))
+	cuts := int64(setting(t, "ITEST_CUTS", 100, 2000))
 	for _, test := range []struct {
 		name    string
 		refuses int64 // of a hundred WebSockets

@@ -513,7 +513,7 @@ func TestViewerBehindNginx(t *testing.T) {
 func TestViewerModules(t *testing.T) {
 	t.Parallel()
 	need(t, "node")
-	out, err := exec.Command("node", "--test", "clients/viewer/").CombinedOutput()
+	out, err := exec.Command("node", "--test", "--test-force-exit", "clients/viewer/").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

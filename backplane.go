@@ -1,6 +1,9 @@
 package tailcast
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // A Backplane is a log that several hubs share, so that viewers may come to any of them: see WithBackplane. It numbers all topics:
 // every hub gets the same messages with the same Positions, in the same order, and a viewer that comes back with a Position gets what
@@ -12,7 +15,8 @@ import "context"
 //     message that it tries again is stored once. Messages of one call keep their order within a topic; those of others may come
 //     between them.
 //  2. A message that has a Pos comes from a Source, whose Position that is. The same one, published again because it is not known
-//     whether it was stored, also after a restart of the program, is stored once.
+//     whether it was stored, also after a restart of the program, is stored once. Messages of one call that follow each other with
+//     the same Pos are parts of one: each is stored.
 //  3. Run publishes what the log has stored, messages of its own hub included, in the log's order, each with its Position, and each
 //     as it was published: Topic, Data, Binary, Partial, Time, Gap and Origin.
 //  4. Positions of one Epoch grow by their Offset, over all topics. An Epoch other than the last one says that the log has begun anew.
@@ -24,6 +28,7 @@ import "context"
 //     it has. To of a first Gap is the Position after which it goes on. A Position between two messages is as good as that of the one
 //     before it.
 //  7. Publish, Replay and Last may be called before Run is, and concurrently with it.
+//  8. Publish returns a TooLargeError, and has stored nothing, if a message has more Data than the log takes.
 type Backplane interface {
 	Source
 	Publisher
@@ -42,6 +47,19 @@ type BackplanePublisher interface {
 	// Degraded says why the log cannot be reached at present; nil, Join and Publish say that it can. Viewers are told: see PROTOCOL.md.
 	Degraded(err error)
 }
+
+// A TooLargeError says that a message has more Data than the log of a Backplane takes. It matches ErrMessage.
+type TooLargeError struct {
+	Index int // of the message, in the call of Publish
+	Limit int // how many bytes of Data it may have
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("message %d: %v: the log takes %d bytes of Data", e.Index, ErrMessage, e.Limit)
+}
+
+// Is makes errors.Is find ErrMessage.
+func (e *TooLargeError) Is(target error) bool { return target == ErrMessage }
 
 // A BackplaneCaller is a Backplane that reaches the other hubs, beside the log. Hub.Push, Drop and Disconnect need it to find the
 // connections that a user has with them; with a Backplane that is none they see this hub's only.
@@ -63,6 +81,8 @@ type BackplaneCaller interface {
 //
 //   - Sources may share topics, since it is the log that numbers. But those whose messages have a Pos may not share one within a hub: that
 //     is ErrTopicOwner, as ever. Their Replay is not used, and a Gap of theirs loses its From and To.
+//   - A text that is larger than what the log takes, such as a very long line, becomes Partial messages if a Source publishes it. All
+//     else of that size is refused with a TooLargeError.
 //   - Publish may store the first messages of a call and then fail: see ErrBackplane.
 //   - While the log cannot be reached, Sources wait in Publish: a file is its own buffer. Calls of Hub.Publish wait too, until their
 //     context is done, but no more of them than have 1024 messages and 8 MiB together: then they get ErrBackplane. A client's publish

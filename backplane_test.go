@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/internal/testnet"
@@ -438,6 +439,64 @@ func TestAMessageThatIsTooLargeForOneNode(t *testing.T) {
 		if !strings.Contains(got[0], `"count":1,"bytes":2097152`) || got[1] != "next" {
 			t.Errorf("%q", got)
 		}
+	})
+}
+
+// A line that is longer than what the log takes is cut, and nothing of it is lost; what a program publishes is refused.
+func TestALineThatIsTooLongForTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := tailcasttest.NewSharedLog()
+		shared.Limit(10)
+		sites, _ := nodes(t, shared, 2)
+		hub := sites[0].hub
+		msg := func(data string) tailcast.Message { return tailcast.Message{Data: []byte(data)} }
+		var large *tailcast.TooLargeError
+		if err := hub.Publish(t.Context(), msg("fits"), msg("it does not")); !errors.As(err, &large) || large.Index != 1 || large.Limit != 10 {
+			t.Error(err)
+		}
+		const long = "0123456789äöü€0123456789aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+		binary := msg("0123456789a")
+		binary.Binary = true
+		file := []string{"short", long, long, "short"}
+		err := hub.Run(t.Context(), tailcast.SourceFunc(func(ctx context.Context, pub tailcast.Publisher) error {
+			if err := pub.Publish(ctx, binary); !errors.As(err, &large) {
+				t.Errorf("binary: %v", err)
+			}
+			msgs := make([]tailcast.Message, len(file))
+			for i, line := range file {
+				msgs[i] = msg(line)
+				msgs[i].Pos = tailcast.Position{Epoch: 7, Offset: uint64(i + 1)}
+			}
+			for range 2 { // as after a crash
+				if err := pub.Publish(ctx, msgs...); err != nil {
+					return err
+				}
+			}
+			return io.EOF
+		}))
+		if !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if err := hub.Publish(t.Context(), msg("end")); err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		parts := ""
+		for m, err := range sites[1].hub.Subscribe(t.Context(), "", tailcast.Earliest()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(m.Data) > 10 || !utf8.Valid(m.Data) || m.Gap != nil {
+				t.Fatalf("%q, %+v", m.Data, m.Gap)
+			}
+			if parts += string(m.Data); !m.Partial {
+				lines, parts = append(lines, parts), ""
+			}
+			if len(lines) > len(file) {
+				break
+			}
+		}
+		want(t, lines, append(file, "end")...)
 	})
 }
 

@@ -152,7 +152,17 @@ func (p *plane) publish(ctx context.Context, pub *publisher, from uint32, msgs [
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(ErrClosed) })()
-	if err := p.log.Publish(ctx, p.outgoing(from, msgs)...); err != nil {
+	out := p.outgoing(from, msgs)
+	err := p.log.Publish(ctx, out...)
+	for large := (*TooLargeError)(nil); pub != nil && errors.As(err, &large); { // it has stored nothing
+		parts := cutTexts(out, large.Limit)
+		if len(parts) == len(out) {
+			break
+		}
+		out = parts
+		err = p.log.Publish(ctx, out...)
+	}
+	if err != nil {
 		if why := p.reason(); why != nil && !errors.Is(err, ErrBackplane) {
 			return fmt.Errorf("%w: %w: %w", ErrBackplane, err, why)
 		}
@@ -250,6 +260,24 @@ func (p *plane) outgoing(from uint32, msgs []Message) []Message {
 			gap.From, gap.To = Position{}, Position{}
 			m.Gap = &gap
 		}
+	}
+	return out
+}
+
+// cutTexts cuts messages that have more Data than limit into Partial ones, if they are text.
+func cutTexts(msgs []Message, limit int) (out []Message) {
+	for _, m := range msgs {
+		for len(m.Data) > limit && !m.Binary {
+			n := wholeRunes(m.Data[:max(limit, 0)])
+			if n == 0 {
+				break
+			}
+			part := m
+			part.Data, part.Partial = m.Data[:n:n], true
+			out = append(out, part)
+			m.Data = m.Data[n:]
+		}
+		out = append(out, m)
 	}
 	return out
 }

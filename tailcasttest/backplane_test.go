@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/tailcasttest"
 )
+
+// limit is how much Data a message may have in aLog.
+const limit = 1 << 16
 
 // aLog is a shared log for each check, whose nodes have a bug.
 type aLog struct {
@@ -25,6 +29,7 @@ type aLog struct {
 
 func (l *aLog) open(testing.TB) func(string) tailcast.Backplane {
 	l.shared, l.nodes, l.first = tailcasttest.NewSharedLog(), nil, make(map[string]*tailcasttest.LogNode)
+	l.shared.Limit(limit)
 	return func(name string) tailcast.Backplane {
 		n := l.shared.Node()
 		if was := l.first[name]; was != nil && l.bug != "ids of a Source are forgotten" {
@@ -51,6 +56,7 @@ func (l *aLog) options() []tailcasttest.Option {
 			}
 		}),
 		tailcasttest.Anew(func(testing.TB) { l.shared.Renew() }),
+		tailcasttest.TooLarge(limit + 1),
 	}
 }
 
@@ -100,6 +106,20 @@ func (n *brokenNode) Publish(ctx context.Context, msgs ...tailcast.Message) erro
 	case "it has its own error when it is cancelled":
 		if ctx.Err() != nil {
 			return errors.New("stopped")
+		}
+	case "it drops parts of a message":
+		out = slices.CompactFunc(out, func(a, b tailcast.Message) bool { return a.Pos == b.Pos && a.Pos != tailcast.Position{} })
+	case "it stores what comes before a message that is too large":
+		err := n.LogNode.Publish(ctx, out...)
+		if large := (*tailcast.TooLargeError)(nil); errors.As(err, &large) {
+			_ = n.LogNode.Publish(ctx, out[:large.Index]...)
+		}
+		return err
+	case "it says nothing of a limit":
+		if err := n.LogNode.Publish(ctx, out...); errors.Is(err, tailcast.ErrMessage) {
+			return tailcast.ErrMessage
+		} else {
+			return err
 		}
 	case "it gives up when the log is away":
 		var cancel context.CancelFunc
@@ -210,6 +230,9 @@ func TestABrokenBackplaneFails(t *testing.T) {
 		{"it has its own error when it is cancelled", "Backplane rule 1", `"stopped"`},
 		{"it gives up when the log is away", "Backplane rule 1", "it returned"},
 		{"ids of a Source are forgotten", "Backplane rule 2", `"1" at`},
+		{"it drops parts of a message", "Backplane rule 2", `"3" at`},
+		{"it stores what comes before a message that is too large", "Backplane rule 8", `"x"`},
+		{"it says nothing of a limit", "Backplane rule 8", "it returned unfit message"},
 		{"its offsets do not grow", "Backplane rule 4", "at "},
 		{"it does not join", "Backplane rule 5", "not called within"},
 		{"it joins at another place", "Backplane rule 5", "it was called with"},

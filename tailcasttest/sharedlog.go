@@ -23,6 +23,7 @@ type SharedLog struct {
 	mu      sync.Mutex // guards the rest, and that of the nodes
 	epoch   uint64
 	first   uint64 // Offset of msgs[0]
+	limit   int    // see Limit; 0 = none
 	msgs    []tailcast.Message
 	stored  map[string]bool // what had a Position of its Source
 	changed chan struct{}   // closed, and made anew, when something happens
@@ -75,6 +76,13 @@ func (l *SharedLog) Expire(n int) {
 	l.msgs = slices.Clone(l.msgs[n:])
 	l.first += uint64(n)
 	l.change()
+}
+
+// Limit makes the log refuse messages that have more than n bytes of Data, as brokers do.
+func (l *SharedLog) Limit(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = n
 }
 
 // Renew deletes the log and begins another one in its place, with an Epoch of its own.
@@ -135,9 +143,12 @@ func (n *LogNode) Publish(ctx context.Context, msgs ...tailcast.Message) error {
 		l.mu.Lock()
 		away, changed := n.away, l.changed
 		if away == nil && ctx.Err() == nil {
-			n.store(msgs)
+			err := l.fits(msgs)
+			if err == nil {
+				n.store(msgs)
+			}
 			l.mu.Unlock()
-			return nil
+			return err
 		}
 		l.mu.Unlock()
 		select {
@@ -148,12 +159,26 @@ func (n *LogNode) Publish(ctx context.Context, msgs ...tailcast.Message) error {
 	}
 }
 
+// fits says which message is too large; mu is held.
+func (l *SharedLog) fits(msgs []tailcast.Message) error {
+	for i := range msgs {
+		if l.limit > 0 && len(msgs[i].Data) > l.limit {
+			return fmt.Errorf("tailcasttest: publish: %w", &tailcast.TooLargeError{Index: i, Limit: l.limit})
+		}
+	}
+	return nil
+}
+
 // store appends messages; log.mu is held.
 func (n *LogNode) store(msgs []tailcast.Message) {
 	l := n.log
-	for _, m := range msgs {
+	part := 0
+	for i, m := range msgs {
 		if m.Pos != (tailcast.Position{}) {
-			key := fmt.Sprint(n.name, " ", m.Topic, " ", m.Pos)
+			if part++; i == 0 || m.Pos != msgs[i-1].Pos || m.Topic != msgs[i-1].Topic {
+				part = 0
+			}
+			key := fmt.Sprint(n.name, " ", m.Topic, " ", m.Pos, " ", part)
 			if l.stored[key] {
 				continue
 			}

@@ -32,6 +32,7 @@ type config struct {
 	expire       func(testing.TB, tailcast.Source)
 	away         []func(testing.TB) // cut and restore
 	anew         func(testing.TB)
+	tooLarge     int // bytes
 }
 
 func newConfig(opts []Option) config {

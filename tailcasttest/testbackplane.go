@@ -24,12 +24,13 @@ import (
 //	}
 //
 // What is checked: that a message that was published is in the log once and whole, those of a call in their order, and Publish heeds
-// its context (rule 1); that a Position of a Source's is stored once, also when the program was started again (2); that all nodes get the
+// its context (rule 1); that a Position of a Source's is stored once, also when the program was started again, and all parts of a message are (2); that all nodes get the
 // same messages, each as it was published, in the same order, with the same Positions (3), which grow (4); that Run calls Join before
 // anything else, begins at the log's end, and when it is run again after the last message that was accepted (5); that Replay reads what
 // Run publishes, from each Position on, and from one between two messages (6); that everything works before Run (7); that Last is right;
 // that bytes are left alone; and that Run ends with its context and leaves nothing behind. With the option Away also that it says so when
-// the log cannot be reached, and that Publish waits; with Anew that another Epoch is joined, and that a Replay declares what is missing.
+// the log cannot be reached, and that Publish waits; with Anew that another Epoch is joined, and that a Replay declares what is missing; with
+// TooLarge that such a message is refused, and one of the size that the error tells is not (8).
 //
 // The options of TestSource and TestReplayer that do not fit are ignored. A Backplane may also be given to TestReplayer, within a Source
 // that publishes.
@@ -48,6 +49,9 @@ func TestBackplane(t testing.TB, newLog func(t testing.TB) func(name string) tai
 	check("Publish copies", (*shared).publishCopies)
 	check("Replay reads what Run publishes", (*shared).replays)
 	check("Last finds the newest messages", (*shared).lasts)
+	if c.tooLarge > 0 {
+		check("a message that is too large", (*shared).refusesTooLarge)
+	}
 	if c.away != nil {
 		check("a log that cannot be reached", (*shared).isAway)
 	}
@@ -60,6 +64,9 @@ func TestBackplane(t testing.TB, newLog func(t testing.TB) func(name string) tai
 func Away(cut, restore func(t testing.TB)) Option {
 	return option(func(c *config) { c.away = []func(testing.TB){cut, restore} })
 }
+
+// TooLarge tells TestBackplane that the log takes no message with n bytes of Data.
+func TooLarge(n int) Option { return option(func(c *config) { c.tooLarge = n }) }
 
 // Anew gives TestBackplane a function that deletes the log, so that it begins anew.
 func Anew(f func(t testing.TB)) Option { return option(func(c *config) { c.anew = f }) }
@@ -77,6 +84,7 @@ var (
 		"Before its first Publish it calls Join with the Position after which it begins: the first time the log's end, and later, as after an error, that of the last message whose Publish returned nil",
 		"Replay reads the same log: its messages are those of Run.",
 		"Publish, Replay and Last may be called before Run is, and concurrently with it.",
+		"Publish returns a TooLargeError, and has stored nothing, if a message has more Data than the log takes.",
 	}
 	lastRule = rule{"Backplane.Last", "Last returns the Position after which the n newest messages of a topic come, as the log is now; all of them, if there are fewer."}
 	awayRule = rule{"Backplane rule 5", "While the log cannot be reached it calls Degraded, or returns an error."}
@@ -383,14 +391,41 @@ func (p *shared) storedOnce() {
 		return tailcast.Message{Data: []byte(data), Pos: tailcast.Position{Epoch: 7, Offset: n, Check: 5}}
 	}
 	watcher := p.joined("w", p.node("w"))
+	parts := []tailcast.Message{at(30, "part"), at(30, "part"), at(30, "end")}
+	parts[0].Partial, parts[1].Partial = true, true
 	p.publish(p.node("a"), at(10, "1"), at(20, "2"))
-	p.publish(p.node("a"), at(10, "1"), at(20, "2"), at(30, "3"), tailcast.Message{Topic: "end"}) // started again
-	msgs := watcher.take(4)
-	for i, want := range []string{"1", "2", "3", ""} {
+	a := p.node("a") // started again
+	p.publish(a, append([]tailcast.Message{at(10, "1"), at(20, "2")}, parts...)...)
+	a = p.node("a")
+	p.publish(a, parts...)
+	end := tailcast.Message{Topic: "end"}
+	p.publish(a, at(40, "3"), end, end, end) // so many that the wait is not for parts
+	msgs := watcher.take(7)
+	for i, want := range []string{"1", "2", "part", "part", "end", "3", ""} {
 		if string(msgs[i].Data) != want {
 			p.broken(backplaneRule(2), fmt.Sprintf("%q next", want), show(msgs[i]))
 			break
 		}
+	}
+	watcher.stop()
+}
+
+func (p *shared) refusesTooLarge() {
+	watcher := p.joined("w", p.node("w"))
+	b := p.node("a")
+	message := func(n int) tailcast.Message { return tailcast.Message{Data: bytes.Repeat([]byte("x"), n)} }
+	ctx, cancel := newContext()
+	defer cancel(errOver)
+	err := b.Publish(ctx, message(1), message(p.tooLarge), message(2))
+	var large *tailcast.TooLargeError
+	if !errors.As(err, &large) || large.Index != 1 || large.Limit < 1 || large.Limit >= p.tooLarge || !errors.Is(err, tailcast.ErrMessage) {
+		p.broken(backplaneRule(8), "a TooLargeError for message 1", fmt.Sprintf("it returned %v", err))
+		watcher.stop()
+		return
+	}
+	p.publish(b, message(large.Limit))
+	if m := watcher.take(1)[0]; len(m.Data) != large.Limit {
+		p.broken(backplaneRule(8), fmt.Sprintf("first a message of %d bytes", large.Limit), show(m))
 	}
 	watcher.stop()
 }

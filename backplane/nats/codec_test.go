@@ -124,7 +124,7 @@ func TestIdsOfSources(t *testing.T) {
 	a, again, other := New(Config{Node: "a"}), New(Config{Node: "a"}), New(Config{Node: "b"})
 	seen := make(map[string]bool)
 	first := func(b *Backplane, m tailcast.Message) string {
-		id := b.sourceID(&m)
+		id := b.sourceID(&m, 0)
 		if seen[id] {
 			t.Errorf("%+v has the id of another one", m)
 		}
@@ -137,7 +137,7 @@ func TestIdsOfSources(t *testing.T) {
 	first(a, m("t", 1, 1))
 	first(other, m("", 1, 1))
 	one := m("", 1, 1)
-	if again.sourceID(&one) != id {
+	if again.sourceID(&one, 0) != id {
 		t.Error("another id after a restart")
 	}
 	anew := m("", 1, 1)
@@ -145,11 +145,20 @@ func TestIdsOfSources(t *testing.T) {
 	first(again, anew)
 	a.note([]tailcast.Message{m("", 1, 1), m("", 1, 2)})
 	turned := first(a, m("", 1, 1))
-	if a.sourceID(&one) != turned {
+	if a.sourceID(&one, 1) == turned {
+		t.Error("a part has the id of another")
+	}
+	if a.sourceID(&one, 0) != turned {
 		t.Error("another id when it is tried again")
 	}
 	a.note([]tailcast.Message{one})
 	first(a, m("", 1, 1))
+	a.note([]tailcast.Message{m("", 2, 5), m("", 2, 5), m("", 2, 5)}) // parts of one
+	five := m("", 2, 5)
+	again.note([]tailcast.Message{five})
+	if a.sourceID(&five, 0) != again.sourceID(&five, 0) {
+		t.Error("parts count as messages of their own")
+	}
 	for i := range uint64(20) {
 		a.note([]tailcast.Message{m("", 100+i, 1)})
 	}

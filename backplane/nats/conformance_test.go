@@ -20,6 +20,7 @@ func TestConformance(t *testing.T) {
 	}
 	tailcasttest.TestBackplane(t, open,
 		tailcasttest.Away(func(testing.TB) { now.stop() }, func(testing.TB) { now.start() }),
+		tailcasttest.TooLarge(1<<20),
 		tailcasttest.Anew(func(t testing.TB) { deleteStream(t, now.url()) }),
 		tailcasttest.IgnoreGoroutines("nats.go.(*Conn)", "nats.go.(*asyncCallbacksHandler)", "nats%2ego")) // the connection lives until Close
 }

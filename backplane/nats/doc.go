@@ -25,8 +25,8 @@
 // that of the machine: for that the server needs sync_interval: always, or the stream replicas. A server that comes back with less
 // than it had acknowledged is taken for one that has lost it: its nodes declare a gap.
 //
-// A message has to fit into the server's max_payload, 1 MiB by default, with some 150 bytes of headers: otherwise Publish returns what
-// matches tailcast.ErrMessage, which ends a Source for good. The longest line of a Tail is 1 MiB by default, too: let its MaxLine be less.
+// A message has to fit into the server's max_payload, 1 MiB by default, and the stream's max_msg_size, with some 150 bytes of headers. A
+// longer line of a Source becomes Partial messages; all else gets a tailcast.TooLargeError.
 //
 // Messages that others put into the stream's subjects are left out, and counted in Stats.
 package nats

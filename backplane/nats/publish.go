@@ -35,8 +35,12 @@ type outbound struct {
 // Publish is tailcast.Publisher's. It goes on trying until all messages are stored, or ctx is done.
 func (b *Backplane) Publish(ctx context.Context, msgs ...tailcast.Message) error {
 	out := make([]outbound, len(msgs))
+	part := uint32(0)
 	for i := range msgs {
-		msg, err := b.outbound(&msgs[i])
+		if part++; i == 0 || !samePlace(&msgs[i-1], &msgs[i]) {
+			part = 0
+		}
+		msg, err := b.outbound(&msgs[i], part)
 		if err != nil {
 			return fmt.Errorf("nats: publish: message %d: %w", i, err)
 		}
@@ -73,15 +77,20 @@ func (b *Backplane) Publish(ctx context.Context, msgs ...tailcast.Message) error
 	}
 }
 
-// outbound encodes a message.
-func (b *Backplane) outbound(m *tailcast.Message) (*natsgo.Msg, error) {
+// samePlace reports whether two messages that follow each other are parts of one.
+func samePlace(a, b *tailcast.Message) bool {
+	return b.Pos != (tailcast.Position{}) && a.Pos == b.Pos && a.Topic == b.Topic
+}
+
+// outbound encodes a message, or a part of one.
+func (b *Backplane) outbound(m *tailcast.Message, part uint32) (*natsgo.Msg, error) {
 	header, data, err := encode(m)
 	if err != nil {
 		return nil, err
 	}
 	id := ""
 	if m.Pos != (tailcast.Position{}) {
-		id = b.sourceID(m)
+		id = b.sourceID(m, part)
 	} else {
 		id = rand.Text()
 	}
@@ -101,8 +110,8 @@ type turn struct {
 // maxTurns is how many epochs of a topic are known: a file that has been rotated gets late lines only for a while.
 const maxTurns = 8
 
-// sourceID makes an id of a Position of a Source's.
-func (b *Backplane) sourceID(m *tailcast.Message) string {
+// sourceID makes an id of a Position of a Source's, for one part of what stands there.
+func (b *Backplane) sourceID(m *tailcast.Message, part uint32) string {
 	b.mu.Lock()
 	n := uint32(0)
 	for _, t := range b.turns[m.Topic] {
@@ -115,11 +124,12 @@ func (b *Backplane) sourceID(m *tailcast.Message) string {
 	b.mu.Unlock()
 	h := sha256.New()
 	fmt.Fprintf(h, "%d %s %d %s ", len(b.cfg.Node), b.cfg.Node, len(m.Topic), m.Topic)
-	var p [28]byte
+	var p [28]byte // Epoch, Offset, Check, turn, part
 	binary.BigEndian.PutUint64(p[0:], m.Pos.Epoch)
 	binary.BigEndian.PutUint64(p[8:], m.Pos.Offset)
 	binary.BigEndian.PutUint32(p[16:], m.Pos.Check)
 	binary.BigEndian.PutUint32(p[20:], n)
+	binary.BigEndian.PutUint32(p[24:], part)
 	h.Write(p[:])
 	h.Write(m.Data) // a file that was written anew, while nobody was here to see it, may have other lines at the same Positions
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
@@ -131,7 +141,7 @@ func (b *Backplane) note(msgs []tailcast.Message) {
 	defer b.mu.Unlock()
 	for i := range msgs {
 		m := &msgs[i]
-		if m.Pos == (tailcast.Position{}) {
+		if m.Pos == (tailcast.Position{}) || i > 0 && samePlace(&msgs[i-1], m) {
 			continue
 		}
 		list := b.turns[m.Topic]
@@ -159,8 +169,9 @@ func (b *Backplane) send(ctx context.Context, out []outbound) error {
 		return err
 	}
 	for i := range out {
-		if size := int64(len(out[i].msg.Data)) + headerBytes(out[i].msg.Header); size > s.nc.MaxPayload() {
-			return fmt.Errorf("%w: %d bytes with its header, and the server's max_payload is %d", tailcast.ErrMessage, size, s.nc.MaxPayload())
+		if limit := s.largest - headerBytes(out[i].msg.Header); len(out[i].msg.Data) > limit {
+			return fmt.Errorf("%w: with its header, that is the server's max_payload, or the stream's max_msg_size, of %d bytes",
+				&tailcast.TooLargeError{Index: i, Limit: limit}, s.largest)
 		}
 	}
 	for len(out) > 0 {
@@ -174,14 +185,14 @@ func (b *Backplane) send(ctx context.Context, out []outbound) error {
 }
 
 // headerBytes is how large a header is on the wire.
-func headerBytes(h natsgo.Header) int64 {
+func headerBytes(h natsgo.Header) int {
 	n := len("NATS/1.0\r\n\r\n")
 	for key, values := range h {
 		for _, v := range values {
 			n += len(key) + len(": ") + len(v) + len("\r\n")
 		}
 	}
-	return int64(n)
+	return n
 }
 
 // sendSome sends messages and waits for their acknowledgements. From the first one on that is not known to be stored all are sent, also

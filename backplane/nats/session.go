@@ -16,12 +16,13 @@ import (
 // A session is one connection, and the stream as it was found over it. It does not reconnect: when anything is wrong with it, it is
 // closed, and another takes its place. So all that is sent over one goes over one connection, in order.
 type session struct {
-	b      *Backplane
-	nc     *natsgo.Conn
-	stream jetstream.Stream
-	epoch  uint64        // when the stream was created
-	gone   chan struct{} // closed with the connection
-	met    time.Time     // when the other nodes are known
+	b       *Backplane
+	nc      *natsgo.Conn
+	stream  jetstream.Stream
+	epoch   uint64        // when the stream was created
+	largest int           // how many bytes a message may have, with its header
+	gone    chan struct{} // closed with the connection
+	met     time.Time     // when the other nodes are known
 
 	mu  sync.Mutex
 	err error // why it was closed
@@ -186,6 +187,10 @@ func (s *session) open(ctx context.Context) error {
 		return fmt.Errorf("nats: stream %s: %w: %w", c.Stream, errUnfit, err)
 	}
 	s.epoch = uint64(info.Created.UnixNano())
+	s.largest = int(s.nc.MaxPayload())
+	if n := int(info.Config.MaxMsgSize); n > 0 {
+		s.largest = min(s.largest, n)
+	}
 	if _, err := s.nc.Subscribe(s.b.inbox+".*", s.b.acknowledged); err != nil {
 		return fmt.Errorf("nats: %w", err)
 	}

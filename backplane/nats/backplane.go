@@ -36,7 +36,8 @@ type Config struct {
 	MaxAge      time.Duration // no limit by default
 	Duplicates  time.Duration // how long ids are known: 10 min by default, or MaxAge if that is shorter
 
-	// InFlight is how many messages of one Publish may be on their way at the same time: 256 by default.
+	// InFlight is how many messages of one Publish may be on their way at the same time to a server that has the stream for itself: 256 by
+	// default. In a cluster they go as atomic batches, or, before version 2.12, one at a time.
 	InFlight int
 	// AckTimeout is how long an acknowledgement may take before a message is sent again, 5 s by default.
 	AckTimeout time.Duration
@@ -74,6 +75,8 @@ type Backplane struct {
 	peers   map[string]time.Time // other nodes, and when they were last heard
 	counter uint64               // of acknowledgements that were asked for
 	waiting map[uint64]chan<- ack
+
+	batching chan struct{} // has room for batches that are on their way
 }
 
 var (
@@ -109,6 +112,7 @@ func New(c Config) *Backplane {
 		cfg: c, id: rand.Text(), topics: c.Stream + ".t.", inbox: natsgo.NewInbox(),
 		closed: make(chan struct{}), dialing: make(chan struct{}, 1),
 		turns: make(map[string][]turn), peers: make(map[string]time.Time), waiting: make(map[uint64]chan<- ack),
+		batching: make(chan struct{}, maxBatches),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,7 @@ type history struct {
 	n    int
 	bad  []string
 	gaps int
+	away int           // how often it was told of something that is degraded
 	full chan struct{} // closed when it has goal messages
 	goal int
 }
@@ -87,6 +89,12 @@ func (h *history) gap(what string) {
 	defer h.mu.Unlock()
 	h.gaps++
 	h.bad = append(h.bad, "a gap: "+what)
+}
+
+func (h *history) seen() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.n
 }
 
 // watch reads the default topic's messages, until ctx is done.
@@ -142,64 +150,89 @@ func TestTheBrokerIsKilled(t *testing.T) {
 	hubs := []*tailcast.Hub{hubAt(t, url, nil), hubAt(t, url, nil)}
 	from := prime(t, hubs[0])
 	prime(t, hubs[1])
-	const publishers = 4
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var stop atomic.Bool
-	var published [publishers]int
-	var wg sync.WaitGroup
-	for p := range publishers {
-		wg.Go(func() {
-			n := 0
-			for !stop.Load() {
-				msgs := make([]tailcast.Message, 1+rand.IntN(300))
-				for j := range msgs {
-					msgs[j] = tailcast.Message{Data: fmt.Appendf(nil, "p%d %d", p, n+j)}
-				}
-				if err := hubs[p%2].Publish(ctx, msgs...); err != nil {
-					t.Errorf("publisher %d: %v", p, err)
-					return
-				}
-				n += len(msgs)
-				published[p] = n
-				time.Sleep(time.Millisecond)
-			}
-		})
-	}
-	histories := []*history{newHistory(-1), newHistory(-1)}
-	var watching sync.WaitGroup
-	for i, h := range histories {
-		watching.Go(func() {
-			h.watch(ctx, hubs[i], from)
-		})
-	}
+	l := newLoad(t, hubs, from)
 	for range kills {
 		time.Sleep(time.Duration(20+rand.IntN(200)) * time.Millisecond)
 		broker.kill()
 		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
 		broker.start()
 	}
-	stop.Store(true)
-	wg.Wait()
-	total := 0
-	for _, n := range published {
+	t.Logf("%d kills, %d messages", kills, l.end())
+}
+
+// A load is publishers that go on and on, in calls of random size, and who sees what becomes of that, on two nodes.
+type load struct {
+	t          testing.TB
+	cancel     context.CancelFunc
+	stop       atomic.Bool
+	published  [4]int
+	publishing sync.WaitGroup
+	histories  []*history
+	watching   sync.WaitGroup
+}
+
+func newLoad(t testing.TB, hubs []*tailcast.Hub, from tailcast.Position) *load {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{t: t, cancel: cancel}
+	for p := range l.published {
+		l.publishing.Go(func() {
+			for !l.stop.Load() {
+				n := 1 + rand.IntN(300)
+				msgs := make([]tailcast.Message, n)
+				for j := range msgs {
+					msgs[j] = tailcast.Message{Data: fmt.Appendf(nil, "p%d %d", p, l.published[p]+j)}
+				}
+				if err := hubs[p%2].Publish(ctx, msgs...); err != nil {
+					t.Errorf("publisher %d: %v", p, err)
+					return
+				}
+				l.published[p] += n
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	for _, hub := range hubs {
+		h := newHistory(-1)
+		l.histories = append(l.histories, h)
+		l.watching.Go(func() { h.watch(ctx, hub, from) })
+	}
+	return l
+}
+
+// end ends the load, sees that all is as it should be, and returns how many messages there were.
+func (l *load) end() (total int) {
+	l.t.Helper()
+	l.stop.Store(true)
+	l.publishing.Wait()
+	for _, n := range l.published {
 		total += n
 	}
-	for i, h := range histories {
+	for i, h := range l.histories {
 		h.mu.Lock()
 		h.goal = total
 		if h.n >= total {
 			close(h.full)
 		}
 		h.mu.Unlock()
-		h.wait(t, fmt.Sprint("node ", i))
+		h.wait(l.t, fmt.Sprint("node ", i))
 	}
-	cancel()
-	watching.Wait()
-	if histories[0].sum != histories[1].sum {
-		t.Error("the nodes have seen different orders")
+	l.cancel()
+	l.watching.Wait()
+	if l.histories[0].sum != l.histories[1].sum {
+		l.t.Error("the nodes have seen different orders")
 	}
-	t.Logf("%d kills, %d messages", kills, total)
+	return total
+}
+
+// publishOneByOne publishes messages of one publisher in order, each in a call of its own.
+func publishOneByOne(ctx context.Context, hub *tailcast.Hub, who string, n int) error {
+	for i := range n {
+		if err := hub.Publish(ctx, tailcast.Message{Data: fmt.Appendf(nil, "%s %d", who, i)}); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 // prime makes a hub join its log, and returns a place in that.
@@ -288,6 +321,10 @@ func readEvents(resp *http.Response, h *history) (id string) {
 		case line == "":
 			if event == "gap" {
 				h.gap(data)
+			} else if event == "degraded" && !strings.Contains(data, `"over":true`) {
+				h.mu.Lock()
+				h.away++
+				h.mu.Unlock()
 			} else if data != "" && event == "" {
 				h.see(id, data)
 			}
@@ -411,8 +448,8 @@ func TestLostAcknowledgements(t *testing.T) {
 	}
 }
 
-// A node is cut off from the broker, which does not show in its connections at first: when it is back, both sides have the same.
-func TestANodeIsCutOff(t *testing.T) {
+// Nothing goes through a node's connection any more, though it stands: when it goes on, both sides have the same.
+func TestAConnectionThatPauses(t *testing.T) {
 	pause := time.Duration(soak(1, 10)) * time.Second
 	broker := newBroker(t)
 	p := newProxy(t, broker.url()[len("nats://"):])
@@ -427,20 +464,15 @@ func TestANodeIsCutOff(t *testing.T) {
 		prime(t, hubs[i])
 		wg.Go(func() { h.watch(ctx, hubs[i], from) })
 	}
-	var done atomic.Int64
 	var publishing sync.WaitGroup
 	for i, hub := range hubs {
 		publishing.Go(func() {
-			for n := range each {
-				if err := hub.Publish(t.Context(), tailcast.Message{Data: fmt.Appendf(nil, "p%d %d", i, n)}); err != nil {
-					t.Error(err)
-				}
-				done.Add(1)
-				time.Sleep(time.Millisecond)
+			if err := publishOneByOne(t.Context(), hub, fmt.Sprint("p", i), each); err != nil {
+				t.Error(err)
 			}
 		})
 	}
-	waitFor(t, func() bool { return done.Load() > each/4 })
+	waitFor(t, func() bool { return histories[1].seen() > each/4 })
 	p.set(func() { p.frozen = true })
 	time.Sleep(pause)
 	p.set(func() { p.frozen = false })
@@ -525,7 +557,8 @@ func TestUnfitMessages(t *testing.T) {
 	defer hub.Close()
 	prime(t, hub)
 	err := hub.Publish(t.Context(), tailcast.Message{Data: []byte("small")}, tailcast.Message{Data: make([]byte, 1<<20)})
-	if !errors.Is(err, tailcast.ErrMessage) || !strings.Contains(err.Error(), "max_payload is 1048576") {
+	var large *tailcast.TooLargeError
+	if !errors.As(err, &large) || large.Index != 1 || !strings.Contains(err.Error(), "max_payload") {
 		t.Error(err)
 	}
 	js := jetStream(t, broker.url())
@@ -542,6 +575,38 @@ func TestUnfitMessages(t *testing.T) {
 	}
 	if n := plane.Stats().Foreign; n < 4 {
 		t.Errorf("%d foreign messages", n)
+	}
+}
+
+// A line that does not fit into the server comes in parts, also where all of them are the same, and its file is followed on.
+func TestALineThatIsTooLongForTheServer(t *testing.T) {
+	broker := newBroker(t)
+	broker.stop()
+	broker.opts.MaxPayload = 1 << 10
+	broker.start()
+	long := strings.Repeat("a", 10_000)
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, []byte("first\n"+long+"\nlast\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hub, other := hubAt(t, broker.url(), nil), hubAt(t, broker.url(), nil)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- hub.Run(ctx, &tailcast.Tail{Path: path, Start: tailcast.FromStart}) }()
+	var lines []string
+	part, parts := "", 0
+	for _, m := range collect(t, other, "", tailcast.Earliest(), 2+12) {
+		parts++
+		if part += string(m.Data); !m.Partial {
+			lines, part = append(lines, part), ""
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if len(lines) != 3 || lines[0] != "first" || lines[1] != long || lines[2] != "last" {
+		t.Errorf("%d messages, lines %.80q", parts, lines)
 	}
 }
 

@@ -2,7 +2,9 @@ package nats_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +26,12 @@ const (
 	portEnv  = "TAILCAST_TEST_PORT"
 	storeEnv = "TAILCAST_TEST_STORE"
 	urlEnv   = "TAILCAST_TEST_URL"
+	// What a member of a cluster has in addition: its name, the port for the others, and theirs.
+	nameEnv   = "TAILCAST_TEST_NAME"
+	memberEnv = "TAILCAST_TEST_MEMBER"
+	routesEnv = "TAILCAST_TEST_ROUTES"
+	// listenEnv is where a node listens, if not on a free port: the path of a socket.
+	listenEnv = "TAILCAST_TEST_LISTEN"
 )
 
 func TestMain(m *testing.M) {
@@ -32,6 +40,7 @@ func TestMain(m *testing.M) {
 		beBroker()
 	case "node":
 		beNode()
+		return
 	default:
 		os.Exit(m.Run())
 	}
@@ -41,6 +50,12 @@ func TestMain(m *testing.M) {
 func beBroker() {
 	port, _ := strconv.Atoi(os.Getenv(portEnv))
 	opts := &server.Options{Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true, JetStream: true, StoreDir: os.Getenv(storeEnv)}
+	if name := os.Getenv(nameEnv); name != "" {
+		opts.ServerName = name
+		opts.Cluster.Name, opts.Cluster.Host = "tailcast", "127.0.0.1"
+		opts.Cluster.Port, _ = strconv.Atoi(os.Getenv(memberEnv))
+		opts.Routes = server.RoutesFromStr(os.Getenv(routesEnv))
+	}
 	s, err := server.NewServer(opts)
 	if err != nil {
 		fmt.Println("error", err)
@@ -55,37 +70,60 @@ func beBroker() {
 
 func beNode() {
 	hub := tailcast.New(tailcast.WithBackplane(nats.New(nats.Config{URL: os.Getenv(urlEnv)})))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	network, address := "tcp", "127.0.0.1:0"
+	if path := os.Getenv(listenEnv); path != "" {
+		network, address = "unix", path
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
+		fmt.Println("error", err)
 		os.Exit(1)
 	}
 	go http.Serve(l, hub)
 	fmt.Println("listens", l.Addr())
+	orders := bufio.NewScanner(os.Stdin)
+	for orders.Scan() { // "who n": publish n messages
+		who, number, _ := strings.Cut(orders.Text(), " ")
+		n, _ := strconv.Atoi(number)
+		go func() {
+			if err := publishOneByOne(context.Background(), hub, who, n); err != nil {
+				fmt.Fprintln(os.Stderr, "publish:", err)
+				os.Exit(1)
+			}
+		}()
+	}
 }
 
 // A child is such a program.
 type child struct {
 	t    testing.TB
 	env  []string
+	wrap []string // what the program is started with, before its own name
 	cmd  *exec.Cmd
+	in   io.Writer // its standard input
 	addr string
 }
 
+func childEnv(role string) []string { return append(os.Environ(), roleEnv+"="+role) }
+
 func newChild(t testing.TB, role string, env ...string) *child {
 	t.Helper()
-	c := &child{t: t, env: append(os.Environ(), append(env, roleEnv+"="+role)...)}
-	c.start()
+	c := &child{t: t, env: append(childEnv(role), env...)}
 	t.Cleanup(c.kill)
+	c.start()
 	return c
 }
 
 func (c *child) start() {
 	c.t.Helper()
-	c.cmd = exec.Command(os.Args[0], "-test.run=^$")
+	args := append(c.wrap[:len(c.wrap):len(c.wrap)], os.Args[0], "-test.run=^$")
+	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env, c.cmd.Stderr = c.env, os.Stderr
-	if _, err := c.cmd.StdinPipe(); err != nil {
+	in, err := c.cmd.StdinPipe()
+	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.in = in
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
 		c.t.Fatal(err)
@@ -113,13 +151,21 @@ func (c *child) kill() {
 
 // newBrokerProcess returns a broker that can be killed, on a port that stays the same.
 func newBrokerProcess(t testing.TB) *child {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	return newChild(t, "broker", fmt.Sprint(portEnv, "=", freePorts(t, 1)[0]), storeEnv+"="+t.TempDir())
+}
+
+// freePorts returns ports that nobody listens on, at present.
+func freePorts(t testing.TB, n int) (ports []int) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	return newChild(t, "broker", fmt.Sprint(portEnv, "=", port), storeEnv+"="+t.TempDir())
+	return ports
 }
 
 // soak chooses what is done: a little in the gate, and all of it with ITEST_SOAK=1.

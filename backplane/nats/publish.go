@@ -174,6 +174,12 @@ func (b *Backplane) send(ctx context.Context, out []outbound) error {
 				&tailcast.TooLargeError{Index: i, Limit: limit}, s.largest)
 		}
 	}
+	for len(out) > 0 && out[0].stored {
+		out = out[1:]
+	}
+	if !s.direct {
+		return b.sendInOrder(ctx, s, out)
+	}
 	for len(out) > 0 {
 		n := min(len(out), b.cfg.InFlight)
 		if err := b.sendSome(ctx, s, out[:n]); err != nil {
@@ -205,50 +211,82 @@ func (b *Backplane) sendSome(ctx context.Context, s *session, out []outbound) er
 	if len(out) == 0 {
 		return nil
 	}
-	acks := make(chan ack, len(out))
-	b.mu.Lock()
-	first := b.counter + 1
-	b.counter += uint64(len(out))
+	first, acks, forget := b.expect(len(out))
+	defer forget()
 	for i := range out {
+		b.sends(&out[i])
+		out[i].msg.Reply = b.reply(first + uint64(i))
+		if err := s.publish(out[i].msg); err != nil {
+			return err
+		}
+	}
+	var wrong error
+	err := b.collect(ctx, s, acks, len(out), func(a ack) {
+		if a.err != nil {
+			if wrong == nil {
+				wrong = a.err
+			}
+			return
+		}
+		out[a.n-first].stored = true
+		if a.dup {
+			b.stats.duplicates.Add(1)
+		}
+	})
+	if err == nil && wrong != nil {
+		b.judge(ctx, s, wrong)
+		err = wrong
+	}
+	return err
+}
+
+// expect makes room for n acknowledgements, whose numbers begin with first.
+func (b *Backplane) expect(n int) (first uint64, acks chan ack, forget func()) {
+	acks = make(chan ack, n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first = b.counter + 1
+	b.counter += uint64(n)
+	for i := range n {
 		b.waiting[first+uint64(i)] = acks
 	}
-	b.mu.Unlock()
-	defer func() {
+	return first, acks, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		for i := range out {
+		for i := range n {
 			delete(b.waiting, first+uint64(i))
 		}
-	}()
-	for i := range out {
-		o := &out[i]
-		if o.sent {
-			b.stats.repeated.Add(1)
-		}
-		o.sent = true
-		o.msg.Reply = b.inbox + "." + strconv.FormatUint(first+uint64(i), 10)
-		if err := s.nc.PublishMsg(o.msg); err != nil {
-			s.close(err) // half of it may have been written
-			return fmt.Errorf("nats: %w", err)
-		}
 	}
+}
+
+// reply is where an acknowledgement goes.
+func (b *Backplane) reply(n uint64) string { return b.inbox + "." + strconv.FormatUint(n, 10) }
+
+// sends notes that a message is sent.
+func (b *Backplane) sends(o *outbound) {
+	if o.sent {
+		b.stats.repeated.Add(1)
+	}
+	o.sent = true
+}
+
+// publish gives a message to the connection, and ends that if it does not take it.
+func (s *session) publish(m *natsgo.Msg) error {
+	if err := s.nc.PublishMsg(m); err != nil {
+		s.close(err) // half of it may have been written
+		return fmt.Errorf("nats: %w", err)
+	}
+	return nil
+}
+
+// collect calls got with n acknowledgements, for which it waits.
+func (b *Backplane) collect(ctx context.Context, s *session, acks <-chan ack, n int, got func(ack)) error {
 	timer := time.NewTimer(b.cfg.AckTimeout)
 	defer timer.Stop()
-	var wrong error
-	for left := len(out); left > 0; left-- {
+	for range n {
 		select {
 		case a := <-acks:
-			o := &out[a.n-first]
-			if a.err != nil {
-				if wrong == nil {
-					wrong = a.err
-				}
-				continue
-			}
-			o.stored = true
-			if a.dup {
-				b.stats.duplicates.Add(1)
-			}
+			got(a)
 		case <-s.gone:
 			return fmt.Errorf("nats: the connection has ended: %w", s.reason())
 		case <-ctx.Done():
@@ -257,10 +295,7 @@ func (b *Backplane) sendSome(ctx context.Context, s *session, out []outbound) er
 			return fmt.Errorf("nats: no acknowledgement within %v", b.cfg.AckTimeout)
 		}
 	}
-	if wrong != nil {
-		b.judge(ctx, s, wrong)
-	}
-	return wrong
+	return nil
 }
 
 // judge sees whether the stream is still there that has refused a message.

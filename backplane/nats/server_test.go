@@ -58,7 +58,7 @@ func (b *broker) stop() {
 	b.s.WaitForShutdown()
 }
 
-func (b *broker) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", b.opts.Port) }
+func (b *broker) url() string { return fmt.Sprintf("nats://%s:%d", b.opts.Host, b.opts.Port) }
 
 // plane returns a Backplane at it, which is closed after the test.
 func (b *broker) plane(change ...func(*nats.Config)) *nats.Backplane {

@@ -20,6 +20,8 @@ type session struct {
 	nc      *natsgo.Conn
 	stream  jetstream.Stream
 	epoch   uint64        // when the stream was created
+	direct  bool          // nothing lies between the connection and the stream
+	batches bool          // the stream takes atomic batches
 	largest int           // how many bytes a message may have, with its header
 	gone    chan struct{} // closed with the connection
 	met     time.Time     // when the other nodes are known
@@ -175,7 +177,7 @@ func (s *session) open(ctx context.Context) error {
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s.stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
 			Name: c.Stream, Subjects: []string{s.b.topics + "*"}, Storage: jetstream.FileStorage,
-			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, AllowAtomicPublish: true,
 			Replicas: c.Replicas, MaxBytes: c.MaxBytes, MaxMsgs: c.MaxMessages, MaxAge: c.MaxAge, Duplicates: c.Duplicates,
 		})
 	}
@@ -187,6 +189,9 @@ func (s *session) open(ctx context.Context) error {
 		return fmt.Errorf("nats: stream %s: %w: %w", c.Stream, errUnfit, err)
 	}
 	s.epoch = uint64(info.Created.UnixNano())
+	s.batches = info.Config.AllowAtomicPublish
+	at := info.Cluster
+	s.direct = at == nil || at.Leader == s.nc.ConnectedServerName() && len(at.Replicas) == 0
 	s.largest = int(s.nc.MaxPayload())
 	if n := int(info.Config.MaxMsgSize); n > 0 {
 		s.largest = min(s.largest, n)

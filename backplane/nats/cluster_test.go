@@ -109,4 +109,5 @@ func TestTheLeaderChanges(t *testing.T) {
 	t.Logf("%d changes, %d messages", changes, l.end())
 }
 
-func replicated(c *nats.Config) { c.Replicas = 3 }
+// replicated is for a cluster. What is lost with a leader is sent again soon, so that there is more to lose.
+func replicated(c *nats.Config) { c.Replicas, c.AckTimeout = 3, time.Second }

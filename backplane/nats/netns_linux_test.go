@@ -80,7 +80,7 @@ func TestANodeIsCutOff(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 
-	each := soak(600, 10000)
+	each := soak(600, 3000)
 	histories := []*history{newHistory(2 * each), newHistory(2 * each)}
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -286,6 +286,7 @@ type line struct {
 
 	mu     sync.Mutex // guards the rest
 	conns  map[net.Conn]bool
+	dials  int // so far
 	writes int // after which a new connection becomes deaf, and then breaks; 0 for never
 }
 
@@ -299,6 +300,7 @@ func (l *line) dial(ctx context.Context, network, address string) (net.Conn, err
 	if l.conns == nil {
 		l.conns = make(map[net.Conn]bool)
 	}
+	l.dials++
 	fc := &frailConn{Conn: c, line: l, writes: l.writes}
 	l.conns[fc] = true
 	return fc, nil

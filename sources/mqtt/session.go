@@ -216,7 +216,12 @@ func (l *link) Ack(p *packets.Publish) error {
 	if p.QoS == 0 {
 		return nil
 	}
-	return l.State.Ack(p)
+	err := l.State.Ack(p)
+	if err != nil && p.QoS == 1 { // The client goes on with what it has read. That would all come again; with QoS 2 it is known by its id.
+		l.over = true
+		l.end(fmt.Errorf("acknowledge: %w", err))
+	}
+	return err
 }
 
 func (l *link) publish(p *packets.Publish) error {

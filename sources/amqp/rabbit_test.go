@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -64,14 +65,19 @@ func newRabbit(t testing.TB) *rabbit {
 	return theRabbit.rabbit
 }
 
+// freePort returns one below those that the system gives to outgoing connections. Otherwise, while RabbitMQ is being started again, one of
+// these may have its port: even one that was dialled to it, and has reached itself.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return ""
 }
 
 func (r *rabbit) start(t testing.TB) {

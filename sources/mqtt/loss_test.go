@@ -18,7 +18,7 @@ import (
 func TestNothingIsLostWhileConnectionsBreak(t *testing.T) {
 	for name, qos := range map[string]mqtt.QoS{"QoS 1": mqtt.AtLeastOnce, "QoS 2": mqtt.ExactlyOnce} {
 		t.Run(name, func(t *testing.T) {
-			lines := sourcetest.Soak(500, 20_000)
+			lines := sourcetest.Soak(500, 3000)
 			b := newMosquitto(t)
 			leaveSession(t, b.dial, "follower", "log", 2)
 			frail := &line{to: b.dial, writes: 10} // a connection that loses its last acknowledgements after some of them

@@ -86,8 +86,7 @@ var (
 
 // New returns a Backplane for one hub. It connects to nothing before it is used. It panics on a Config that cannot be meant.
 func New(c Config) *Backplane {
-	c.URL = cmp.Or(c.URL, natsgo.DefaultURL)
-	c.Stream = cmp.Or(c.Stream, "tailcast")
+	c.place()
 	if c.Node == "" {
 		c.Node, _ = os.Hostname() // "" is a name, too
 	}
@@ -102,9 +101,6 @@ func New(c Config) *Backplane {
 	c.InFlight = cmp.Or(c.InFlight, 256)
 	c.AckTimeout = cmp.Or(c.AckTimeout, 5*time.Second)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 2*time.Second)
-	if strings.IndexFunc(c.Stream, func(r rune) bool { return r > 127 || !plain(byte(r)) }) >= 0 {
-		panic("tailcast/backplane/nats: Stream " + c.Stream + ": only letters, digits, - and _")
-	}
 	if c.InFlight < 0 || c.AckTimeout < 0 || c.CallTimeout < 0 || c.MaxAge < 0 || c.Duplicates < 0 || c.Replicas < 0 {
 		panic("tailcast/backplane/nats: Config: must not be negative")
 	}
@@ -113,6 +109,15 @@ func New(c Config) *Backplane {
 		closed: make(chan struct{}), dialing: make(chan struct{}, 1),
 		turns: make(map[string][]turn), peers: make(map[string]time.Time), waiting: make(map[uint64]chan<- ack),
 		batching: make(chan struct{}, maxBatches),
+	}
+}
+
+// place sets the defaults of what says where the messages go.
+func (c *Config) place() {
+	c.URL = cmp.Or(c.URL, natsgo.DefaultURL)
+	c.Stream = cmp.Or(c.Stream, "tailcast")
+	if strings.IndexFunc(c.Stream, func(r rune) bool { return r > 127 || !plain(byte(r)) }) >= 0 {
+		panic("tailcast/backplane/nats: Stream " + c.Stream + ": only letters, digits, - and _")
 	}
 }
 

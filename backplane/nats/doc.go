@@ -30,4 +30,12 @@
 // longer line of a Source becomes Partial messages; all else gets a tailcast.TooLargeError.
 //
 // Messages that others put into the stream's subjects are left out, and counted in Stats.
+//
+// # At most once
+//
+// AtMostOnce passes messages between hubs over core NATS, without a stream. It is for what is worth nothing a second later, such as
+// prices, cursors and typing marks: it costs the broker no disk, and a message reaches the others within one hop. What is published while
+// a hub has no connection does not reach it: its viewers are told that something may be missing, and it is nowhere to be had. Each hub has
+// an order and Positions of its own. Where a viewer must get everything, or resume on another hub, use a Backplane. Both can use one broker
+// and one name, each with topics and a hub of its own.
 package nats

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/tailcast/tailcast"
 )
 
@@ -157,4 +160,66 @@ func FuzzFit(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Where nats.go itself drops what has come nobody knows what that was, nor where: the connection ends, and the next one begins with gaps.
+func TestWhatTheClientDropsEndsTheConnection(t *testing.T) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true, MaxPending: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer func() { s.Shutdown(); s.WaitForShutdown() }()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server is not ready")
+	}
+	a, b := NewAtMostOnce(Config{URL: s.ClientURL()}), NewAtMostOnce(Config{URL: s.ClientURL()})
+	got := make(chan tailcast.Message, 1000)
+	pub := tailcast.PublisherFunc(func(_ context.Context, msgs ...tailcast.Message) error {
+		for _, m := range msgs {
+			got <- m
+		}
+		return nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended, others := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- a.Run(ctx, pub) }()
+	go func() {
+		others <- b.Run(ctx, tailcast.PublisherFunc(func(context.Context, ...tailcast.Message) error { return nil }))
+	}()
+	defer func() { cancel(); <-others }()
+	publish := func(from *AtMostOnce, data []byte) {
+		t.Helper()
+		for from.Publish(ctx, tailcast.Message{Data: data}) != nil {
+			if ctx.Err() != nil {
+				t.Fatal(ctx.Err())
+			}
+			time.Sleep(time.Millisecond) // it connects
+		}
+	}
+	publish(a, []byte("first"))
+	if m := <-got; string(m.Data) != "first" {
+		t.Fatalf("%+v", m)
+	}
+	a.mu.Lock()
+	l := a.now
+	a.mu.Unlock()
+	l.queue.mu.Lock() // nothing gets in
+	for range natsgo.DefaultSubPendingBytesLimit>>19 + 2 {
+		publish(b, make([]byte, 1<<19))
+	}
+	<-l.gone
+	l.queue.mu.Unlock()
+	if err := <-ended; !errors.Is(err, natsgo.ErrSlowConsumer) {
+		t.Error(err)
+	}
+	for len(got) > 0 {
+		<-got
+	}
+	go func() { ended <- a.Run(ctx, pub) }()
+	if m := <-got; m.Gap == nil || !m.Gap.Possible {
+		t.Errorf("%+v", m)
+	}
+	cancel()
+	<-ended
 }

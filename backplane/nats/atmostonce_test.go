@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -351,6 +352,69 @@ func TestAtMostOnceOverAConnectionThatIsStuck(t *testing.T) {
 		t.Error(err)
 	}
 	wg.Wait()
+}
+
+// While connections break, what Publish returns nil for comes to a hub that is there, once, and what it returns an error for at most once.
+func TestAtMostOnceWhileConnectionsBreak(t *testing.T) {
+	broker := newBroker(t)
+	p := newProxy(t, broker.url()[len("nats://"):])
+	core := nats.NewAtMostOnce(nats.Config{URL: p.url()})
+	var rec, own tailcasttest.Recorder
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	receiver := broker.core()
+	wg.Go(func() { _ = receiver.Run(ctx, &rec) })
+	wg.Go(func() {
+		for ctx.Err() == nil { // as a hub does, but without its pauses
+			_ = core.Run(ctx, &own)
+			time.Sleep(time.Millisecond)
+		}
+	})
+	connected(t, receiver, 0)
+	connected(t, core, 0)
+	const cuts = 30
+	taken := make(map[string]bool) // by data: whether Publish has returned nil
+	failed := 0
+	for i := 0; failed < cuts; i++ {
+		data := fmt.Sprint("line ", i)
+		if i%20 == 10 {
+			wg.Go(p.cut)
+		}
+		err := core.Publish(ctx, tailcast.Message{Topic: "log", Data: []byte(data)})
+		if taken[data] = err == nil; err != nil {
+			if !errors.Is(err, tailcast.ErrBackplane) {
+				t.Fatal(err)
+			}
+			failed++
+			waitFor(t, func() bool { return core.Publish(ctx, tailcast.Message{Topic: "to see whether it is there"}) == nil })
+		}
+	}
+	waitFor(t, func() bool { return core.Publish(ctx, tailcast.Message{Topic: "log", Data: []byte("end")}) == nil })
+	seen := make(map[string]bool)
+	last := -1
+	waitFor(t, func() bool {
+		return slices.ContainsFunc(rec.Messages(), func(m tailcast.Message) bool { return string(m.Data) == "end" })
+	})
+	for _, m := range rec.Messages() {
+		n, err := strconv.Atoi(strings.TrimPrefix(string(m.Data), "line "))
+		if m.Topic != "log" || err != nil {
+			continue
+		}
+		if n <= last {
+			t.Errorf("line %d came after line %d", n, last)
+		}
+		last, seen[string(m.Data)] = n, true
+	}
+	for data, ok := range taken {
+		if ok && !seen[data] {
+			t.Errorf("%s has not come", data)
+		}
+	}
+	if s := receiver.Stats(); s.Connects != 1 || core.Stats().Connects < cuts/3 {
+		t.Errorf("%+v, %+v", s, core.Stats())
+	}
 }
 
 // A server that takes a connection and says nothing does not hold up the end of Run, which leaves nothing behind.

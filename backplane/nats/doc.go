@@ -34,8 +34,8 @@
 // # At most once
 //
 // AtMostOnce passes messages between hubs over core NATS, without a stream. It is for what is worth nothing a second later, such as
-// prices, cursors and typing marks: it costs the broker no disk, and a message reaches the others within one hop. What is published while
-// a hub has no connection does not reach it: its viewers are told that something may be missing, and it is nowhere to be had. Each hub has
-// an order and Positions of its own. Where a viewer must get everything, or resume on another hub, use a Backplane. Both can use one broker
-// and one name, each with topics and a hub of its own.
+// prices, cursors and typing marks: nothing is stored for it, and a message reaches the others as soon as the server has it. What is
+// published while a hub has no connection does not reach it, and is nowhere to be had; its viewers are told that something may be missing.
+// Each hub has an order and Positions of its own. Where a viewer must get everything, or resume on another hub, use a Backplane. Both may
+// use one broker and one name, but not one hub.
 package nats

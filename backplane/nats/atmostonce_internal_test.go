@@ -173,7 +173,12 @@ func TestWhatTheClientDropsEndsTheConnection(t *testing.T) {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server is not ready")
 	}
-	a, b := NewAtMostOnce(Config{URL: s.ClientURL()}), NewAtMostOnce(Config{URL: s.ClientURL()})
+	others, err := natsgo.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer others.Close()
+	a := NewAtMostOnce(Config{URL: s.ClientURL()})
 	got := make(chan tailcast.Message, 1000)
 	pub := tailcast.PublisherFunc(func(_ context.Context, msgs ...tailcast.Message) error {
 		for _, m := range msgs {
@@ -182,22 +187,12 @@ func TestWhatTheClientDropsEndsTheConnection(t *testing.T) {
 		return nil
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	ended, others := make(chan error, 1), make(chan error, 1)
+	defer cancel()
+	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx, pub) }()
-	go func() {
-		others <- b.Run(ctx, tailcast.PublisherFunc(func(context.Context, ...tailcast.Message) error { return nil }))
-	}()
-	defer func() { cancel(); <-others }()
-	publish := func(from *AtMostOnce, data []byte) {
-		t.Helper()
-		for from.Publish(ctx, tailcast.Message{Data: data}) != nil {
-			if ctx.Err() != nil {
-				t.Fatal(ctx.Err())
-			}
-			time.Sleep(time.Millisecond) // it connects
-		}
+	for a.Publish(ctx, tailcast.Message{Data: []byte("first")}) != nil {
+		time.Sleep(time.Millisecond) // it connects
 	}
-	publish(a, []byte("first"))
 	if m := <-got; string(m.Data) != "first" {
 		t.Fatalf("%+v", m)
 	}
@@ -205,8 +200,11 @@ func TestWhatTheClientDropsEndsTheConnection(t *testing.T) {
 	l := a.now
 	a.mu.Unlock()
 	l.queue.mu.Lock() // nothing gets in
+	msg := natsgo.Msg{Subject: "tailcast.n.=", Header: natsgo.Header{headerName: {"1 - -"}}, Data: make([]byte, 1<<19)}
 	for range natsgo.DefaultSubPendingBytesLimit>>19 + 2 {
-		publish(b, make([]byte, 1<<19))
+		if err := others.PublishMsg(&msg); err != nil {
+			t.Error(err)
+		}
 	}
 	<-l.gone
 	l.queue.mu.Unlock()

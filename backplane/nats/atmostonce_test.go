@@ -201,7 +201,7 @@ func TestAtMostOnceWithASlowHub(t *testing.T) {
 	broker := newBroker(t)
 	core, publisher := broker.core(), broker.core()
 	running(t, tailcast.New(), publisher)
-	const n, size = 300, 100_000 // 30 MB
+	const n, size = 100, 200_000 // 20 MB
 	called, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	var rec tailcasttest.Recorder
@@ -459,6 +459,7 @@ func TestAtMostOnceLeavesNothing(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- core.Run(ctx, &rec) }()
 	connected(t, core, 0)
+	waitFor(t, func() bool { return len(rec.Messages()) > 0 })
 	cancel()
 	<-ended
 	noClient(t)

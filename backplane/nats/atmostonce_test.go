@@ -433,8 +433,13 @@ func TestAtMostOnceAtAServerThatIsSilent(t *testing.T) {
 			c.Close()
 		}
 	}()
-	var rec tailcasttest.Recorder
-	if err := nats.NewAtMostOnce(nats.Config{URL: "nats://" + l.Addr().String()}).Run(ctx, &rec); !errors.Is(err, over) {
+	core := nats.NewAtMostOnce(nats.Config{URL: "nats://" + l.Addr().String(), Options: []natsgo.Option{
+		natsgo.Timeout(time.Hour), natsgo.SetCustomDialer(new(countingDialer)), // which knows no context
+	}})
+	ended := make(chan error, 1)
+	go func() { ended <- core.Run(ctx, new(tailcasttest.Recorder)) }()
+	waitFor(t, func() bool { return len(ended) > 0 })
+	if err := <-ended; !errors.Is(err, over) {
 		t.Error(err)
 	}
 	noClient(t)

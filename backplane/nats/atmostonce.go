@@ -125,16 +125,16 @@ var errNoConnection = errors.New("there is no connection, as no Run has one")
 func fit(m *tailcast.Message) error {
 	const longest = 255 // bytes of a topic's name
 	switch {
+	case m.Gap != nil && len(m.Data) > 0:
+		return fmt.Errorf("%w: a gap has no Data", tailcast.ErrMessage)
+	case m.Gap != nil && len(m.Gap.Reason) > 1<<10:
+		return fmt.Errorf("%w: a gap's reason of %d bytes, the limit is 1024", tailcast.ErrMessage, len(m.Gap.Reason))
 	case len(m.Topic) > longest:
 		return fmt.Errorf("%w: %d bytes, the limit is %d", tailcast.ErrTopicName, len(m.Topic), longest)
 	case !utf8.ValidString(m.Topic):
 		return fmt.Errorf("%w: it is not UTF-8", tailcast.ErrTopicName)
 	case hasControl(m.Topic):
 		return fmt.Errorf("%w: it has a control character", tailcast.ErrTopicName)
-	case m.Gap != nil && len(m.Data) > 0:
-		return fmt.Errorf("%w: a gap has no Data", tailcast.ErrMessage)
-	case m.Gap != nil && len(m.Gap.Reason) > 1<<10:
-		return fmt.Errorf("%w: a gap's reason of %d bytes, the limit is 1024", tailcast.ErrMessage, len(m.Gap.Reason))
 	}
 	return nil
 }

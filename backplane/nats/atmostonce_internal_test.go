@@ -143,6 +143,7 @@ func FuzzFit(f *testing.F) {
 		f.Add(s, "", true, "reason")
 	}
 	f.Add("", "data", true, string(make([]byte, 1025)))
+	f.Add("\x00", "data", true, "two faults")
 	hub := tailcast.New()
 	f.Cleanup(func() { hub.Close() })
 	f.Fuzz(func(t *testing.T, topic, data string, isGap bool, reason string) {

@@ -78,7 +78,8 @@ func (a *AtMostOnce) Stats() AtMostOnceStats {
 // told. They are sent once, whatever happens, and go nowhere unless Run is connected: before that, after it, and while the server is away
 // Publish returns an error that matches tailcast.ErrBackplane at once. Where the connection breaks meanwhile, the server does not answer
 // within 5 s, or says that the program must not publish there, it returns such an error too; and where ctx is done, its cause. Then some of
-// the messages may have been sent. (What the server says of a subject may go unnoticed where it says so of several at the same moment.) A connection that takes no bytes holds it up for 5 s at most, whatever ctx says, and is closed then.
+// the messages may have been sent. (What the server says of a subject may go unnoticed where it says so of several at the same moment.) A
+// connection that takes no bytes holds it up for 5 s at most, whatever ctx says, and is closed then.
 //
 // Messages that are not fit are refused before any is sent, with an error that matches tailcast.ErrMessage or ErrTopicName: for one that is
 // larger than the server's max_payload it is a *tailcast.TooLargeError. The Pos of a message is dropped. One without Time gets the present

@@ -23,11 +23,11 @@ count() { # count STATUS NAME SECONDS
 	fi
 }
 
-# beside runs a step beside others, as many at a time as there are processors: while one waits another computes. What it has said
-# is printed when it has ended; together waits for all of them.
+# beside runs a step beside others, one more at a time than there are processors: while one waits another computes. What it has
+# said is printed when it has ended; together waits for all of them.
 declare -A names=() logs=() starts=() # by process
 beside() { # beside NAME COMMAND...
-	while ((${#names[@]} >= $(nproc))); do ended; done
+	while ((${#names[@]} > $(nproc))); do ended; done
 	local log
 	log=$(mktemp)
 	set -m # a process group of its own, so that all of it can be ended
@@ -86,15 +86,15 @@ tidy() {
 	go mod verify
 }
 
-# fuzz runs every fuzz target for the given time, eight at a time for each processor. Each package is built once. What runs beside it goes
-# first: a target has its time, however much of it the processor is there.
+# fuzz runs every fuzz target for the given time, eight at a time for each processor. Each package is built once. A target has its time
+# however much of it there is a processor for it, so what runs beside goes first.
 fuzz() { # fuzz TIME
 	local dir targets
 	dir=$(mktemp -d)
 	trap "rm -rf '$dir'" EXIT # of the step
 	targets=$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | while read -r package at; do
 		grep -qs '^func Fuzz' "$at"/*_test.go || continue
-		go test -c -vet=off -fuzz=. -o "$dir/${package//\//_}" "$package" || exit # set -e does not count in here
+		go test -c -vet=off -ldflags='-s -w' -fuzz=. -o "$dir/${package//\//_}" "$package" || exit # set -e does not count in here
 		for target in $("$dir/${package//\//_}" -test.list '^Fuzz'); do
 			echo "$package $at $dir/${package//\//_} $target"
 		done
@@ -103,7 +103,7 @@ fuzz() { # fuzz TIME
 	FUZZ_CACHE=$(go env GOCACHE)/fuzz
 	export FUZZ_CACHE
 	export -f fuzz_one
-	nice -n 15 xargs -P $((8 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
+	nice -n 10 xargs -P $((8 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
 }
 
 # fuzz_one runs one target. The fuzzer sometimes fails at its own deadline, without any input to blame (golang/go#75804):

@@ -12,7 +12,8 @@ const module = "github.com/tailcast/tailcast"
 // TestArrowsRunOneWay holds the packages to ARCHITECTURE.md: internal packages do not know the hub, nor each other except
 // fanout stream; nxtail knows only the hub, and only the examples know nxtail; client knows the hub and wire, and only the examples
 // know it; tailcasttest, which is known to tests only, knows the
-// hub and testnet; one package imports the WebSocket library; and the root stays light.
+// hub and testnet; what the sources, which are modules of their own, share knows only the hub, and nobody here knows it; one package
+// imports the WebSocket library; and the root stays light.
 func TestArrowsRunOneWay(t *testing.T) {
 	imports := func(pkg string) []string { return list(t, `{{join .Imports "\n"}}`, pkg) }
 	for _, pkg := range list(t, "{{.ImportPath}}", "./...") {
@@ -30,6 +31,11 @@ func TestArrowsRunOneWay(t *testing.T) {
 			case pkg == module+"/client" && strings.HasPrefix(imp, module) && imp != module && imp != module+"/internal/wire":
 				t.Errorf("%s imports %s", pkg, imp)
 			case imp == module+"/client" && !strings.HasPrefix(pkg, module+"/examples/"):
+				t.Errorf("%s imports %s", pkg, imp)
+			case strings.HasPrefix(imp, module+"/sources/"):
+				t.Errorf("%s imports %s: only the modules below sources may", pkg, imp)
+			case pkg == module+"/sources/internal/sourcetest" && imp == module+"/tailcasttest": // for their tests
+			case strings.HasPrefix(pkg, module+"/sources/") && strings.HasPrefix(imp, module) && imp != module:
 				t.Errorf("%s imports %s", pkg, imp)
 			case imp == module+"/tailcasttest":
 				t.Errorf("%s imports %s: only tests may", pkg, imp)

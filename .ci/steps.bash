@@ -66,6 +66,7 @@ components() {
 	have nginx nginx # what these two start as services is in nobody's way: the tests start their own, on free ports
 	have haproxy haproxy
 	have cc gcc libc6-dev # the race detector needs cgo
+	have ip iproute2 # a host that is cut off, in a network namespace
 	PATH=$PATH:/usr/sbin have mosquitto mosquitto
 	PATH=$PATH:/usr/lib/rabbitmq/bin have rabbitmq-server rabbitmq-server
 	if ((${#packages[@]})); then

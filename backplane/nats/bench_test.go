@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/backplane/nats"
@@ -17,6 +18,25 @@ func BenchmarkPublish(b *testing.B) {
 		b.Run(fmt.Sprintf("publishers=%d/batch=%d", c.publishers, c.batch), func(b *testing.B) {
 			plane := planeAt(b, "nats://"+newBrokerProcess(b).addr)
 			publish(b, func(ctx context.Context, msgs []tailcast.Message) error { return plane.Publish(ctx, msgs...) }, c.publishers, c.batch)
+		})
+	}
+}
+
+// The same with a cluster of three, which keep the stream three times, and share the processors as well.
+func BenchmarkPublishReplicated(b *testing.B) {
+	c := newCluster(b)
+	plane := planeAt(b, c.url(), replicated)
+	for { // until the cluster has a leader of its own
+		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
+		err := plane.Publish(ctx, tailcast.Message{})
+		cancel()
+		if err == nil {
+			break
+		}
+	}
+	for _, n := range []struct{ publishers, batch int }{{1, 1}, {10, 1}, {100, 1}, {1, 256}, {10, 256}} {
+		b.Run(fmt.Sprintf("publishers=%d/batch=%d", n.publishers, n.batch), func(b *testing.B) {
+			publish(b, func(ctx context.Context, msgs []tailcast.Message) error { return plane.Publish(ctx, msgs...) }, n.publishers, n.batch)
 		})
 	}
 }
@@ -108,8 +128,12 @@ func BenchmarkReplay(b *testing.B) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msgs/s")
 }
 
-func planeAt(b *testing.B, url string) *nats.Backplane {
-	plane := nats.New(nats.Config{URL: url})
+func planeAt(b *testing.B, url string, change ...func(*nats.Config)) *nats.Backplane {
+	c := nats.Config{URL: url}
+	for _, f := range change {
+		f(&c)
+	}
+	plane := nats.New(c)
 	b.Cleanup(func() { plane.Close() })
 	return plane
 }

@@ -17,9 +17,10 @@
 // knows ids for its duplicate window (Config.Duplicates, 10 minutes): what is tried again later than that, after a longer outage, may
 // be there twice.
 //
-// Messages of one call keep their order within a topic, through broken connections too; those of others may come between them. In a
-// cluster the stream's leader may change while several messages are on their way, and then one may be stored behind the next; where
-// that matters more than speed, Config.InFlight of 1 sends one at a time.
+// Messages of one call keep their order within a topic, through broken connections and changes of a cluster's leader too; those of
+// others may come between them. Where other servers are in the way, what is sent may be lost in the midst of what is not: there the
+// messages of a call go as atomic batches, which a server knows from version 2.12 on, and a stream has that this package has made
+// (allow_atomic). Without them it is one message at a time.
 //
 // What JetStream acknowledges it has given to the operating system, which survives the end of the process, SIGKILL included, and not
 // that of the machine: for that the server needs sync_interval: always, or the stream replicas. A server that comes back with less

@@ -144,6 +144,7 @@ func publishAll(ctx context.Context, hub *tailcast.Hub, topic, who string, n int
 // The broker is killed under load, again and again: nothing is lost, nothing comes twice, and all nodes have the same order, that of
 // each publisher in it.
 func TestTheBrokerIsKilled(t *testing.T) {
+	t.Parallel()
 	kills := soak(5, 100)
 	broker := newBrokerProcess(t)
 	url := "nats://" + broker.addr
@@ -250,6 +251,7 @@ func prime(t testing.TB, hub *tailcast.Hub) tailcast.Position {
 
 // Three nodes, many viewers, ten publishers: all see the same order.
 func TestAllViewersSeeOneOrder(t *testing.T) {
+	t.Parallel()
 	viewers, each := soak(60, 3000), soak(100, 500)
 	const publishers = 10
 	broker := newBroker(t)
@@ -335,6 +337,7 @@ func readEvents(resp *http.Response, h *history) (id string) {
 
 // A node is killed: its viewers go on at another one, and miss nothing.
 func TestANodeIsKilled(t *testing.T) {
+	t.Parallel()
 	viewers, n := soak(40, 1000), soak(2000, 20000)
 	broker := newBroker(t)
 	publisher := hubAt(t, broker.url(), nil)
@@ -401,6 +404,7 @@ func TestANodeIsKilled(t *testing.T) {
 
 // Where the acknowledgements are lost, messages are sent again, and stored once.
 func TestLostAcknowledgements(t *testing.T) {
+	t.Parallel()
 	broker := newBroker(t)
 	direct := hubAt(t, broker.url(), nil)
 	from := prime(t, direct)
@@ -450,6 +454,7 @@ func TestLostAcknowledgements(t *testing.T) {
 
 // Nothing goes through a node's connection any more, though it stands: when it goes on, both sides have the same.
 func TestAConnectionThatPauses(t *testing.T) {
+	t.Parallel()
 	pause := time.Duration(soak(1, 10)) * time.Second
 	broker := newBroker(t)
 	p := newProxy(t, broker.url()[len("nats://"):])
@@ -612,6 +617,7 @@ func TestALineThatIsTooLongForTheServer(t *testing.T) {
 
 // A stream that would lose messages silently is refused, with the reason.
 func TestUnfitStreams(t *testing.T) {
+	t.Parallel()
 	for want, c := range map[string]jetstream.StreamConfig{
 		"its subjects have no tailcast.t.*": {Subjects: []string{"other.>"}},
 		"its limit of messages":             {Subjects: []string{"tailcast.t.*"}, MaxMsgsPerSubject: 5},
@@ -657,6 +663,7 @@ func TestWhatFellOffTheStream(t *testing.T) {
 
 // The n newest messages of a topic are found among those of others, wherever they are.
 func TestTheNewestMessagesOfATopic(t *testing.T) {
+	t.Parallel()
 	broker := newBroker(t)
 	plane := broker.plane()
 	var all []tailcast.Message
@@ -763,6 +770,7 @@ func TestAServerThatIsSilent(t *testing.T) {
 
 // A connection that takes no more bytes holds up a Publish for a moment beyond its context, and not for the minute of nats.go.
 func TestAConnectionThatIsStuck(t *testing.T) {
+	t.Parallel()
 	broker := newBroker(t)
 	p := newProxy(t, broker.url()[len("nats://"):])
 	plane := nats.New(nats.Config{URL: p.url(), Node: "stuck"})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -154,16 +155,21 @@ func newBrokerProcess(t testing.TB) *child {
 	return newChild(t, "broker", fmt.Sprint(portEnv, "=", freePorts(t, 1)[0]), storeEnv+"="+t.TempDir())
 }
 
-// freePorts returns ports that nobody listens on, at present.
+// freePorts returns ports that nobody listens on, at present, and that the system gives to nobody who does not ask for them: what is
+// killed has to get its port again.
 func freePorts(t testing.TB, n int) (ports []int) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < n; tries++ {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
 		if err != nil {
-			t.Fatal(err)
+			if tries == 1000 {
+				t.Fatal(err)
+			}
+			continue
 		}
 		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
 	return ports
 }

@@ -30,6 +30,7 @@ type outbound struct {
 	msg    *natsgo.Msg
 	stored bool
 	sent   bool
+	doubt  bool // it was in a batch of which nothing was heard
 }
 
 // Publish is tailcast.Publisher's. It goes on trying until all messages are stored, or ctx is done.

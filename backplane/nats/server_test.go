@@ -22,7 +22,7 @@ type broker struct {
 
 func newBroker(t testing.TB) *broker {
 	t.Helper()
-	b := &broker{t: t, opts: server.Options{Host: "127.0.0.1", Port: -1, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir()}}
+	b := &broker{t: t, opts: server.Options{Host: "127.0.0.1", Port: freePorts(t, 1)[0], NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir()}}
 	b.start()
 	t.Cleanup(b.stop)
 	return b
@@ -43,12 +43,6 @@ func (b *broker) start() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.s = s
-	if b.opts.Port < 0 {
-		var host string
-		if _, err := fmt.Sscanf(s.Addr().String(), "127.0.0.1:%d", &b.opts.Port); err != nil {
-			b.t.Fatal(err, host)
-		}
-	}
 }
 
 func (b *broker) stop() {

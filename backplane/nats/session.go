@@ -18,6 +18,7 @@ import (
 type session struct {
 	b       *Backplane
 	nc      *natsgo.Conn
+	js      jetstream.JetStream
 	stream  jetstream.Stream
 	epoch   uint64        // when the stream was created
 	direct  bool          // nothing lies between the connection and the stream
@@ -168,14 +169,14 @@ func (b *Backplane) dial() (*session, error) {
 
 // open finds or makes the stream, and listens.
 func (s *session) open(ctx context.Context) error {
-	js, err := jetstream.New(s.nc)
-	if err != nil {
+	var err error
+	if s.js, err = jetstream.New(s.nc); err != nil {
 		return fmt.Errorf("nats: %w", err)
 	}
 	c := &s.b.cfg
-	s.stream, err = js.Stream(ctx, c.Stream)
+	s.stream, err = s.js.Stream(ctx, c.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s.stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
+		s.stream, err = s.js.CreateStream(ctx, jetstream.StreamConfig{
 			Name: c.Stream, Subjects: []string{s.b.topics + "*"}, Storage: jetstream.FileStorage,
 			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, AllowAtomicPublish: true,
 			Replicas: c.Replicas, MaxBytes: c.MaxBytes, MaxMsgs: c.MaxMessages, MaxAge: c.MaxAge, Duplicates: c.Duplicates,
@@ -269,7 +270,11 @@ func (s *session) ended() error {
 func (s *session) state(ctx context.Context) (first, last uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	info, err := s.stream.Info(ctx)
+	var info *jetstream.StreamInfo
+	stream, err := s.js.Stream(ctx, s.b.cfg.Stream) // Stream.Info is not to be called concurrently
+	if err == nil {
+		info = stream.CachedInfo()
+	}
 	switch {
 	case err == nil && uint64(info.Created.UnixNano()) != s.epoch:
 		err = errors.New("nats: the stream has been made anew")

@@ -23,12 +23,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/sources/internal/intake"
 )
 
 // A Source consumes a queue of an AMQP broker and publishes what comes, each message to the hub's topic that has the name of its
@@ -81,12 +81,11 @@ type Source struct {
 	// Logger is told of messages that are skipped: see Skipped. By default nobody is.
 	Logger *slog.Logger
 
-	running sync.Mutex // held by Run, guards the rest but skipped
+	running sync.Mutex // held by Run, guards the rest but topics.Skipped
 	server  int        // index of the one that has served last
 	name    string     // Queue, or the random one
 	had     bool       // the queue has been consumed before
-	topics  topics
-	skipped atomic.Int64
+	topics  intake.Topics
 }
 
 var _ tailcast.Source = (*Source)(nil)
@@ -120,7 +119,7 @@ func (s *Source) Run(ctx context.Context, pub tailcast.Publisher) error {
 // Skipped returns how many messages the hub could not take: because the name of their topic was too long or no text, or because
 // they were too large. They are rejected, so that the queue's dead letter exchange gets them if it has one. For one that was too large its
 // topic gets a Gap. It may be called concurrently.
-func (s *Source) Skipped() int64 { return s.skipped.Load() }
+func (s *Source) Skipped() int64 { return s.topics.Skipped() }
 
 // check reports what is wrong with the fields.
 func (s *Source) check() error {

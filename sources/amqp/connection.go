@@ -15,6 +15,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/sources/internal/intake"
 )
 
 const (
@@ -23,19 +24,24 @@ const (
 	heartbeat   = 10 * time.Second
 )
 
+// Why something may be missing.
+const (
+	reasonUnkept = "messages that are not persistent are lost when the AMQP broker is restarted"
+	reasonGone   = "the queue of the AMQP broker was gone, and what was in it"
+)
+
 // A link is one connection.
 type link struct {
 	src  *Source
 	ctx  context.Context // of Run
-	pub  tailcast.Publisher
+	pub  intake.Publisher
 	conn *amqp091.Connection
 	net  net.Conn // below conn
-	told bool     // of a message that was skipped
 }
 
 // connection connects, and stays until ctx is done, the connection or the queue is lost, or Publish refuses a message.
 func (s *Source) connection(ctx context.Context, pub tailcast.Publisher) error {
-	l := &link{src: s, ctx: ctx, pub: pub}
+	l := &link{src: s, ctx: ctx, pub: intake.Publisher{To: pub, Topics: &s.topics, Logger: s.Logger, Name: "amqp"}}
 	if err := l.dial(); err != nil {
 		return err
 	}
@@ -112,11 +118,14 @@ func (l *link) consume() (*amqp091.Channel, <-chan amqp091.Delivery, error) {
 	if err != nil {
 		return ch, nil, err
 	}
-	if s.had {
-		s.topics.interrupted(kept)
+	switch {
+	case s.had && kept:
+		s.topics.Interrupted(reasonUnkept)
+	case s.had:
+		s.topics.Lost(reasonGone)
 	}
 	s.had = true
-	if err := s.topics.declare(l.ctx, l.pub); err != nil {
+	if err := s.topics.Declare(l.ctx, l.pub.To); err != nil {
 		return ch, nil, err
 	}
 	if err := ch.Qos(cmp.Or(s.Prefetch, defaultPrefetch), 0, false); err != nil {
@@ -139,7 +148,7 @@ func (l *link) queue() (ch *amqp091.Channel, kept bool, err error) {
 	_, err = ch.QueueDeclarePassive(s.name, true, false, false, false, nil)
 	if missing(err) {
 		if s.had {
-			s.topics.interrupted(false) // what was in it is gone, even if somebody makes it again
+			s.topics.Lost(reasonGone) // what was in it is gone, even if somebody makes it again
 		}
 		if s.Exchange != "" {
 			ch, err = l.make()
@@ -218,15 +227,13 @@ func (l *link) deliver(d amqp091.Delivery) error {
 	if !ok {
 		return acknowledged(d.Ack(false))
 	}
-	l.src.topics.note(topic, d.DeliveryMode != amqp091.Persistent)
-	err := l.pub.Publish(l.ctx, tailcast.Message{Topic: topic, Data: d.Body, Binary: binary(&d)})
-	if errors.Is(err, tailcast.ErrTopicName) || errors.Is(err, tailcast.ErrMessage) { // It would be the same each time.
-		if err = l.skip(topic, len(d.Body), err); err == nil {
-			return acknowledged(d.Reject(false))
-		}
-	}
-	if err != nil {
+	m := tailcast.Message{Topic: topic, Data: d.Body, Binary: binary(&d)}
+	skipped, err := l.pub.Publish(l.ctx, m, d.DeliveryMode != amqp091.Persistent)
+	switch {
+	case err != nil:
 		return err
+	case skipped:
+		return acknowledged(d.Reject(false))
 	}
 	return acknowledged(d.Ack(false))
 }
@@ -236,21 +243,6 @@ func acknowledged(err error) error {
 		return fmt.Errorf("acknowledge: %w", err)
 	}
 	return nil
-}
-
-// skip leaves out a message that the hub will never take. In a topic that it has, that is a gap.
-func (l *link) skip(topic string, size int, why error) error {
-	l.src.skipped.Add(1)
-	if l.src.Logger != nil && !l.told {
-		l.told = true // once for each connection
-		l.src.Logger.WarnContext(l.ctx, "amqp: message skipped", "err", why)
-	}
-	if errors.Is(why, tailcast.ErrTopicName) {
-		l.src.topics.forget(topic)
-		return nil
-	}
-	gap := &tailcast.Gap{Count: 1, Bytes: int64(size), Reason: "the hub could not take a message of this size"}
-	return l.pub.Publish(l.ctx, tailcast.Message{Topic: topic, Gap: gap})
 }
 
 // binary reports whether a message is no text: its content type says so, or its bytes do.

@@ -2,6 +2,7 @@ package amqp_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -26,13 +27,17 @@ func TestASourceKeepsTheContractWithRabbitMQ(t *testing.T) {
 	r := newRabbit(t)
 	for _, kind := range []string{"classic", "quorum"} {
 		t.Run(kind, func(t *testing.T) {
-			queues := 0
 			newSource := func(t testing.TB) *amqp.Source {
-				queues++
-				name := fmt.Sprint("contract-", kind, queues)
+				name := fmt.Sprintf("contract-%s-%x", kind, rand.Uint64())
 				setUp(t, r.url, func(ch *amqp091.Channel) error {
 					_, err := ch.QueueDeclare(name, true, false, false, false, amqp091.Table{"x-queue-type": kind})
 					return err
+				})
+				t.Cleanup(func() { // otherwise the next broker that is killed has it to recover
+					setUp(t, r.url, func(ch *amqp091.Channel) error {
+						_, err := ch.QueueDelete(name, false, false, false)
+						return err
+					})
 				})
 				p := &publisher{t: t, url: r.url}
 				defer p.close()

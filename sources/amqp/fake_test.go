@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/tailcast/tailcast/sources/internal/sourcetest"
 )
 
 // A fake is as much of an AMQP broker as the Source needs, in this process: one virtual host, queues that any key is routed to, and
@@ -119,7 +121,7 @@ func (f *fake) remove(queue string) {
 // consumed waits for a consumer.
 func (f *fake) consumed(queue string) {
 	f.t.Helper()
-	eventually(f.t, "a consumer of "+queue, func() bool {
+	sourcetest.Eventually(f.t, "a consumer of "+queue, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.queues[queue] != nil && f.queues[queue].consumer != nil
@@ -129,7 +131,7 @@ func (f *fake) consumed(queue string) {
 // settled waits until nothing is unacknowledged.
 func (f *fake) settled(queue string) {
 	f.t.Helper()
-	eventually(f.t, "acknowledgements", func() bool {
+	sourcetest.Eventually(f.t, "acknowledgements", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		q := f.queues[queue]

@@ -3,26 +3,29 @@ package amqp_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"testing"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/sources/amqp"
+	"github.com/tailcast/tailcast/sources/internal/sourcetest"
 )
 
 func TestNothingIsLostWhileRabbitMQIsKilled(t *testing.T) {
-	const kills, lines = 2, 200 // lines for each
+	const lines, first = 200, "the queue is there" // lines for each kill
+	kills := sourcetest.Soak(1, 20)
 	r := newRabbit(t)
 	src := &amqp.Source{Servers: []string{r.url}, Exchange: "logs", Keys: []string{"log.*"}, Topic: func(string) (string, bool) { return "log", true }}
 	setUp(t, r.url, func(ch *amqp091.Channel) error {
 		return ch.ExchangeDeclare("logs", "topic", true, false, false, false, nil)
 	})
-	run := start(t, src)
+	run := sourcetest.Start(t, src)
 	p := &publisher{t: t, url: r.url}
 	defer p.close()
-	for len(run.rec.Messages()) == 0 { // until the queue is there
-		p.publish("logs", "log.first", "the queue is there")
+	for len(run.Rec.Messages()) == 0 { // before that it comes to nobody
+		p.publish("logs", "log.first", first)
 	}
 	published := make(chan int)
 	go func() {
@@ -39,30 +42,13 @@ func TestNothingIsLostWhileRabbitMQIsKilled(t *testing.T) {
 			r.start(t)
 		}
 	}
-	seen := make(map[string]bool)
-	eventually(t, "the last line", func() bool {
-		texts := texts(run.rec.Messages())
-		return texts[len(texts)-1] == fmt.Sprint("line ", kills*lines-1)
-	})
-	run.stop()
-	next, twice := 0, 0
-	for _, text := range texts(run.rec.Messages()) {
-		switch {
-		case text == "the queue is there":
-		case strings.HasPrefix(text, "gap"):
-			t.Errorf("%s, where nothing is missing", text)
-		case seen[text]:
-			twice++
-		case text == fmt.Sprint("line ", next):
-			next++
-		default:
-			t.Fatalf("%q came before line %d", text, next)
-		}
-		seen[text] = true
-	}
-	t.Logf("%d lines, %d twice, %d connections ended", next, twice, len(run.errs))
-	if next != kills*lines || len(run.errs) < kills {
-		t.Errorf("%d lines came, of %d; %d connections ended", next, kills*lines, len(run.errs))
+	run.Until(fmt.Sprint("line ", kills*lines-1))
+	run.Stop()
+	got := slices.DeleteFunc(run.Rec.Messages(), func(m tailcast.Message) bool { return string(m.Data) == first })
+	twice := sourcetest.Judge(t, got, kills*lines)
+	t.Logf("%d lines twice, %d connections ended", twice, len(run.Errs))
+	if len(run.Errs) < kills {
+		t.Errorf("only %d connections have ended", len(run.Errs))
 	}
 }
 
@@ -96,10 +82,10 @@ func TestAQueueOfItsOwnInRabbitMQ(t *testing.T) {
 	if !unrouted() {
 		t.Fatal("there is a queue before there is a Source")
 	}
-	run := start(t, &amqp.Source{Servers: []string{r.url}, Exchange: "own"})
-	eventually(t, "a queue", func() bool { return !unrouted() })
-	run.wait(1)
-	run.stop()
+	run := sourcetest.Start(t, &amqp.Source{Servers: []string{r.url}, Exchange: "own"})
+	sourcetest.Eventually(t, "a queue", func() bool { return !unrouted() })
+	run.Wait(1)
+	run.Stop()
 	if !unrouted() {
 		t.Error("the queue is left behind")
 	}

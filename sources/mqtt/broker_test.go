@@ -19,10 +19,9 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/auth"
-)
 
-// patience is how long nothing may happen before a test gives up.
-const patience = 60 * time.Second
+	"github.com/tailcast/tailcast/sources/internal/sourcetest"
+)
 
 type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -121,7 +120,7 @@ func (b *embedded) publish(t testing.TB, topic, data string, retain bool, qos by
 // subscribed waits until a client has a subscription.
 func (b *embedded) subscribed(t testing.TB, filter string) {
 	t.Helper()
-	eventually(t, "a subscription to "+filter, func() bool {
+	sourcetest.Eventually(t, "a subscription to "+filter, func() bool {
 		for _, c := range b.Clients.GetAll() {
 			if _, ok := c.State.Subscriptions.Get(filter); ok && !c.Closed() {
 				return true
@@ -134,7 +133,7 @@ func (b *embedded) subscribed(t testing.TB, filter string) {
 // acknowledged waits until no client owes an acknowledgement.
 func (b *embedded) acknowledged(t testing.TB) {
 	t.Helper()
-	eventually(t, "the acknowledgements", func() bool {
+	sourcetest.Eventually(t, "the acknowledgements", func() bool {
 		for _, c := range b.Clients.GetAll() {
 			if c.State.Inflight.Len() > 0 {
 				return false
@@ -154,17 +153,8 @@ type mosquitto struct {
 
 func newMosquitto(t testing.TB) *mosquitto {
 	t.Helper()
-	path, err := exec.LookPath("mosquitto")
-	if err != nil {
-		if path = "/usr/sbin/mosquitto"; os.Getenv("CI") == "true" { // not in everybody's PATH
-			if _, err := os.Stat(path); err != nil {
-				t.Fatalf("mosquitto is missing, and with CI=true nothing is skipped: %v", err)
-			}
-		} else if _, err := os.Stat(path); err != nil {
-			t.Skipf("mosquitto is missing: %v", err)
-		}
-	}
-	dir, err := os.MkdirTemp("", "mqtt") // a socket's path has to be short
+	path := sourcetest.Component(t, "mosquitto", "/usr/sbin/mosquitto") // which is not in everybody's PATH
+	dir, err := os.MkdirTemp("", "mqtt")                                // a socket's path has to be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +184,7 @@ func (b *mosquitto) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "mosquitto to listen", func() bool {
+	sourcetest.Eventually(t, "mosquitto to listen", func() bool {
 		c, err := net.Dial("unix", b.socket())
 		if err == nil {
 			c.Close()
@@ -239,7 +229,7 @@ func (c *client) connect() error {
 	if err != nil {
 		return err
 	}
-	c.c = paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(conn), PacketTimeout: patience})
+	c.c = paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(conn), PacketTimeout: sourcetest.Patience})
 	_, err = c.c.Connect(context.Background(), &paho.Connect{ClientID: c.id, Properties: &paho.ConnectProperties{SessionExpiryInterval: &c.expiry}})
 	if err != nil {
 		c.c = nil // which can't be closed
@@ -250,7 +240,7 @@ func (c *client) connect() error {
 // publish publishes until the broker says that it has the message.
 func (c *client) publish(topic, data string, qos byte) {
 	c.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(sourcetest.Patience); ; time.Sleep(2 * time.Millisecond) { // the broker may be away
 		var err error
 		if c.c == nil {
 			err = c.connect()
@@ -296,6 +286,7 @@ type line struct {
 
 	mu     sync.Mutex // guards the rest
 	conns  map[net.Conn]bool
+	dials  int // so far
 	writes int // after which a new connection becomes deaf, and then breaks; 0 for never
 }
 
@@ -309,6 +300,7 @@ func (l *line) dial(ctx context.Context, network, address string) (net.Conn, err
 	if l.conns == nil {
 		l.conns = make(map[net.Conn]bool)
 	}
+	l.dials++
 	fc := &frailConn{Conn: c, line: l, writes: l.writes}
 	l.conns[fc] = true
 	return fc, nil
@@ -349,14 +341,4 @@ func (c *frailConn) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return c.Conn.Write(p)
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("gave up after %v: %s", patience, what)
-		}
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -26,6 +25,7 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/sources/internal/sourcetest"
 	"github.com/tailcast/tailcast/sources/mqtt"
 )
 
@@ -34,12 +34,12 @@ func TestTopicsAreMapped(t *testing.T) {
 	src := &mqtt.Source{Servers: []string{b.url}, Filters: []string{"site/#"}, Topic: func(topic string) (string, bool) {
 		return strings.CutPrefix(topic, "site/a/")
 	}}
-	r := start(t, src)
+	r := sourcetest.Start(t, src)
 	b.subscribed(t, "site/#")
 	b.publish(t, "site/b/log", "not for us", false, 1)
 	b.publish(t, "site/a/log", "one", false, 1)
 	b.publish(t, "site/a/deep/er", "two", false, 2)
-	if got, want := texts(r.wait(2)), []string{"one", "deep/er: two"}; !slices.Equal(got, want) {
+	if got, want := sourcetest.Texts(r.Wait(2)), []string{"one", "deep/er: two"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	b.acknowledged(t) // what is ignored too
@@ -47,7 +47,7 @@ func TestTopicsAreMapped(t *testing.T) {
 
 func TestBytesThatAreNoTextAreBinary(t *testing.T) {
 	b := newEmbedded(t, nil, nil)
-	r := start(t, &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}})
+	r := sourcetest.Start(t, &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}})
 	b.subscribed(t, "log")
 	b.publish(t, "log", "text ✓", false, 1)
 	b.publish(t, "log", "\xff\x00", false, 1)
@@ -59,7 +59,7 @@ func TestBytesThatAreNoTextAreBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []bool{false, true, false} {
-		if m := r.wait(3)[i]; m.Binary != want {
+		if m := r.Wait(3)[i]; m.Binary != want {
 			t.Errorf("%q: Binary is %v", m.Data, m.Binary)
 		}
 	}
@@ -84,7 +84,7 @@ func TestAMessageThatIsUnfitForTheHubIsSkipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got = append(got, texts([]tailcast.Message{m})...); len(got) == 3 {
+		if got = append(got, sourcetest.Texts([]tailcast.Message{m})...); len(got) == 3 {
 			break
 		}
 	}
@@ -118,25 +118,25 @@ func TestRetainedMessages(t *testing.T) {
 			b := newEmbedded(t, nil, nil)
 			b.publish(t, "log", "kept", true, 1)
 			cuttable := &line{to: dialTo(b)}
-			r := start(t, &mqtt.Source{Servers: []string{b.url}, Dial: cuttable.dial, Filters: []string{"log"}, Retained: c.retained})
+			r := sourcetest.Start(t, &mqtt.Source{Servers: []string{b.url}, Dial: cuttable.dial, Filters: []string{"log"}, Retained: c.retained})
 			b.subscribed(t, "log")
 			if c.retained != mqtt.RetainedNever {
-				r.wait(1)
+				r.Wait(1)
 			}
 			b.acknowledged(t)
 			cuttable.cut()
-			eventually(t, "another connection", func() bool {
+			sourcetest.Eventually(t, "another connection", func() bool {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				return len(b.conns) > 1
 			})
 			b.subscribed(t, "log") // what is published while it takes over the session, this broker may lose
 			if c.retained == mqtt.RetainedAlways {
-				r.wait(2)
+				r.Wait(2)
 			}
 			b.publish(t, "log", "new", false, 1)
-			r.until("new")
-			if got := texts(r.rec.Messages()); !slices.Equal(got, c.want) {
+			r.Until("new")
+			if got := r.Texts(); !slices.Equal(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
@@ -151,14 +151,14 @@ func TestASharedSubscriptionGivesEachMessageToOne(t *testing.T) {
 	}
 	leaveSession(t, b.dial, "a", "$share/hubs/log", 1)
 	leaveSession(t, b.dial, "b", "$share/hubs/log", 1)
-	one, two := start(t, newSource("a")), start(t, newSource("b"))
+	one, two := sourcetest.Start(t, newSource("a")), sourcetest.Start(t, newSource("b"))
 	c := &client{t: t, dial: b.dial, id: "publisher"}
 	defer c.close()
 	for i := range lines {
 		c.publish("log", fmt.Sprint("line ", i), 1)
 	}
-	both := func() []string { return append(texts(one.rec.Messages()), texts(two.rec.Messages())...) }
-	eventually(t, "all lines", func() bool { return len(both()) >= lines })
+	both := func() []string { return append(one.Texts(), two.Texts()...) }
+	sourcetest.Eventually(t, "all lines", func() bool { return len(both()) >= lines })
 	got := both()
 	slices.Sort(got)
 	if all := len(got); len(slices.Compact(got)) != lines || all != lines {
@@ -168,8 +168,8 @@ func TestASharedSubscriptionGivesEachMessageToOne(t *testing.T) {
 
 func TestABrokerThatGrantsLessIsAnError(t *testing.T) {
 	b := newEmbedded(t, nil, func(c *mochi.Capabilities) { c.MaximumQos = 0 })
-	r := start(t, &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}})
-	wantError(t, <-r.errs, `filter "log": the broker grants QoS 0, not 1`, false)
+	r := sourcetest.Start(t, &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}})
+	sourcetest.WantError(t, <-r.Errs, `filter "log": the broker grants QoS 0, not 1`, false)
 }
 
 func TestCredentials(t *testing.T) {
@@ -185,17 +185,17 @@ func TestCredentials(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src.Filters = []string{"log/" + name}
-			r := start(t, src)
+			r := sourcetest.Start(t, src)
 			b.subscribed(t, src.Filters[0])
 			b.publish(t, src.Filters[0], "welcome", false, 1)
-			r.wait(1)
+			r.Wait(1)
 		})
 	}
 	t.Run("that are wrong may be right later", func(t *testing.T) {
 		u.User = url.UserPassword("me", "wrong")
-		r := start(t, &mqtt.Source{Servers: []string{u.String()}, Filters: []string{"log"}})
-		err := <-r.errs
-		wantError(t, err, "the broker refuses (code 0x86)", false)
+		r := sourcetest.Start(t, &mqtt.Source{Servers: []string{u.String()}, Filters: []string{"log"}})
+		err := <-r.Errs
+		sourcetest.WantError(t, err, "the broker refuses (code 0x86)", false)
 		if strings.Contains(err.Error(), "wrong") {
 			t.Errorf("the error tells the password: %v", err)
 		}
@@ -233,17 +233,17 @@ func TestTLSAndWebSockets(t *testing.T) {
 		t.Run(scheme, func(t *testing.T) {
 			_, rest, _ := strings.Cut(address, "://")
 			src := &mqtt.Source{Servers: []string{scheme + "://" + rest}, Filters: []string{scheme}, TLS: trusting}
-			r := start(t, src)
+			r := sourcetest.Start(t, src)
 			b.subscribed(t, scheme)
 			b.publish(t, scheme, strings.Repeat("x", 100_000), false, 1)
-			r.wait(1)
-			r.stop()
+			r.Wait(1)
+			r.Stop()
 			if scheme == "ws" {
 				return
 			}
-			wary := start(t, &mqtt.Source{Servers: src.Servers, Filters: src.Filters})
-			wantError(t, <-wary.errs, "certificate", false)
-			wary.stop()
+			wary := sourcetest.Start(t, &mqtt.Source{Servers: src.Servers, Filters: src.Filters})
+			sourcetest.WantError(t, <-wary.Errs, "certificate", false)
+			wary.Stop()
 		})
 	}
 }
@@ -256,21 +256,21 @@ func TestAServerThatIsDownIsPassedOver(t *testing.T) {
 	}
 	down := "mqtt://" + l.Addr().String()
 	l.Close()
-	r := start(t, &mqtt.Source{Servers: []string{down, b.url}, Filters: []string{"log"}})
+	r := sourcetest.Start(t, &mqtt.Source{Servers: []string{down, b.url}, Filters: []string{"log"}})
 	b.subscribed(t, "log")
 	b.publish(t, "log", "one", false, 1)
-	r.wait(1)
-	if len(r.errs) > 0 {
-		t.Errorf("it took another Run: %v", <-r.errs)
+	r.Wait(1)
+	if len(r.Errs) > 0 {
+		t.Errorf("it took another Run: %v", <-r.Errs)
 	}
 }
 
 func TestARandomSessionEndsWithRun(t *testing.T) {
 	b := newEmbedded(t, nil, nil)
-	r := start(t, &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}})
+	r := sourcetest.Start(t, &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}})
 	b.subscribed(t, "log")
-	r.stop()
-	eventually(t, "the session to go", func() bool { return b.Clients.Len() == 1 }) // the inline client
+	r.Stop()
+	sourcetest.Eventually(t, "the session to go", func() bool { return b.Clients.Len() == 1 }) // the inline client
 }
 
 // A broker that accepts and then says nothing must not hold up the end.
@@ -280,21 +280,21 @@ func TestASilentBrokerIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	r := start(t, &mqtt.Source{Servers: []string{"mqtt://" + l.Addr().String()}, Filters: []string{"log"}})
+	r := sourcetest.Start(t, &mqtt.Source{Servers: []string{"mqtt://" + l.Addr().String()}, Filters: []string{"log"}})
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	r.stop()
+	r.Stop()
 }
 
 func TestOneSourceRunsOnce(t *testing.T) {
 	b := newEmbedded(t, nil, nil)
 	src := &mqtt.Source{Servers: []string{b.url}, Filters: []string{"log"}}
-	start(t, src)
+	sourcetest.Start(t, src)
 	b.subscribed(t, "log")
-	wantError(t, src.Run(t.Context(), tailcast.PublisherFunc(nil)), "running already", true)
+	sourcetest.WantError(t, src.Run(t.Context(), tailcast.PublisherFunc(nil)), "running already", true)
 }
 
 func TestWhatMakesNoSenseIsPermanent(t *testing.T) {
@@ -316,40 +316,11 @@ func TestWhatMakesNoSenseIsPermanent(t *testing.T) {
 		"KeepAlive is 24h0m0s": ok(func(s *mqtt.Source) { s.KeepAlive = 24 * time.Hour }),
 	} {
 		err := src.Run(t.Context(), tailcast.PublisherFunc(nil))
-		wantError(t, err, want, true)
+		sourcetest.WantError(t, err, want, true)
 		if strings.Contains(err.Error(), "secret") {
 			t.Errorf("the error tells the password: %v", err)
 		}
 	}
 	passing := ok(func(*mqtt.Source) {})
-	wantError(t, passing.Run(t.Context(), tailcast.PublisherFunc(nil)), "refused", false)
+	sourcetest.WantError(t, passing.Run(t.Context(), tailcast.PublisherFunc(nil)), "refused", false)
 }
-
-// wantError looks at an error of Run's, and whether a hub would run the Source again after it.
-func wantError(t *testing.T, err error, want string, permanent bool) {
-	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("the error is %v, want %q", err, want)
-		return
-	}
-	hub := tailcast.New()
-	defer hub.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	again := errors.New("it was run again")
-	runs := 0
-	failing := source(func(context.Context, tailcast.Publisher) error {
-		if runs++; runs > 1 {
-			return tailcast.Permanent(again)
-		}
-		return err
-	})
-	if got := hub.Run(ctx, failing); errors.Is(got, again) == permanent {
-		t.Errorf("%v: permanent is not %v", err, permanent)
-	}
-}
-
-// A source is a Source that a hub runs again, unlike a tailcast.SourceFunc.
-type source func(context.Context, tailcast.Publisher) error
-
-func (f source) Run(ctx context.Context, pub tailcast.Publisher) error { return f(ctx, pub) }

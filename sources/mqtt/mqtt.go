@@ -21,12 +21,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.golang/paho/store/memory"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/sources/internal/intake"
 )
 
 // A Source subscribes to topics of an MQTT broker and publishes what comes, each message to the hub's topic of the same name
@@ -86,14 +86,13 @@ type Source struct {
 	// Logger is told of messages that are skipped: see Skipped. By default nobody is.
 	Logger *slog.Logger
 
-	running    sync.Mutex    // held by Run, guards the rest but skipped
+	running    sync.Mutex    // held by Run, guards the rest but topics.Skipped
 	began      bool          // a connection has been there
 	subscribed bool          // in the session, if the broker still has that
 	server     int           // index of the one that has served last
 	id         string        // ClientID, or the random one
 	received   *memory.Store // ids of QoS 2 messages that the hub has and the broker has not released
-	topics     topics
-	skipped    atomic.Int64
+	topics     intake.Topics
 }
 
 var _ tailcast.Source = (*Source)(nil)
@@ -154,7 +153,7 @@ func (s *Source) Run(ctx context.Context, pub tailcast.Publisher) error {
 
 // Skipped returns how many messages the hub could not take: because the name of their topic was too long or no text, or because
 // they were too large. They are acknowledged. For one that was too large its topic gets a Gap. It may be called concurrently.
-func (s *Source) Skipped() int64 { return s.skipped.Load() }
+func (s *Source) Skipped() int64 { return s.topics.Skipped() }
 
 // check reports what is wrong with the fields.
 func (s *Source) check() ([]*server, error) {

@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -15,20 +14,26 @@ import (
 	"github.com/eclipse/paho.golang/paho/store/memory"
 
 	"github.com/tailcast/tailcast"
+	"github.com/tailcast/tailcast/sources/internal/intake"
+)
+
+// Why something may be missing.
+const (
+	reasonUnkept    = "messages of QoS 0 are lost while there is no connection to the MQTT broker"
+	reasonForgotten = "the MQTT broker has forgotten the session, and what it has kept"
 )
 
 // A link is one connection. It is the client's session manager: it says what is acknowledged, and when.
 type link struct {
 	*state.State
 	src  *Source
-	ctx  context.Context // of Run
-	pub  tailcast.Publisher
-	ends chan error // why the link ends; has room for each that may say so
-	kept bool       // the broker has had the session
+	ctx  context.Context  // of Run
+	pub  intake.Publisher // its Publish is called with mu held
+	ends chan error       // why the link ends; has room for each that may say so
+	kept bool             // the broker has had the session
 
 	mu   sync.Mutex // held while a message is published and acknowledged; guards the rest
 	over bool       // from here on nothing is published, nor acknowledged
-	told bool       // of a message that was skipped
 }
 
 // session connects, and stays until ctx is done, the connection is lost, or Publish refuses a message.
@@ -38,7 +43,10 @@ func (s *Source) session(ctx context.Context, servers []*server, pub tailcast.Pu
 		return err
 	}
 	defer conn.Close()
-	l := &link{State: state.New(memory.New(), s.received), src: s, ctx: ctx, pub: pub, ends: make(chan error, 3)}
+	l := &link{
+		State: state.New(memory.New(), s.received), src: s, ctx: ctx, ends: make(chan error, 3),
+		pub: intake.Publisher{To: pub, Topics: &s.topics, Logger: s.Logger, Name: "mqtt"},
+	}
 	client := paho.NewClient(paho.ClientConfig{
 		Conn:               conn,
 		Session:            l,
@@ -179,11 +187,14 @@ func (l *link) ConAckReceived(w io.Writer, cp *packets.Connect, ca *packets.Conn
 	}
 	l.kept = ca.SessionPresent
 	t := &l.src.topics
-	if l.src.began {
-		t.interrupted(l.kept)
+	switch {
+	case l.src.began && l.kept:
+		t.Interrupted(reasonUnkept)
+	case l.src.began:
+		t.Lost(reasonForgotten)
 	}
 	l.src.began = true
-	return t.declare(l.ctx, l.pub)
+	return t.Declare(l.ctx, l.pub.To)
 }
 
 // ignore is what the client does first with a message. It has to be something.
@@ -205,7 +216,12 @@ func (l *link) Ack(p *packets.Publish) error {
 	if p.QoS == 0 {
 		return nil
 	}
-	return l.State.Ack(p)
+	err := l.State.Ack(p)
+	if err != nil && p.QoS == 1 { // The client goes on with what it has read. That would all come again; with QoS 2 it is known by its id.
+		l.over = true
+		l.end(fmt.Errorf("acknowledge: %w", err))
+	}
+	return err
 }
 
 func (l *link) publish(p *packets.Publish) error {
@@ -216,11 +232,7 @@ func (l *link) publish(p *packets.Publish) error {
 	if !ok {
 		return nil
 	}
-	l.src.topics.note(topic, p.QoS == 0)
-	err := l.pub.Publish(l.ctx, tailcast.Message{Topic: topic, Data: p.Payload, Binary: binary(p)})
-	if errors.Is(err, tailcast.ErrTopicName) || errors.Is(err, tailcast.ErrMessage) { // It would be the same each time.
-		err = l.skip(topic, len(p.Payload), err)
-	}
+	_, err := l.pub.Publish(l.ctx, tailcast.Message{Topic: topic, Data: p.Payload, Binary: binary(p)}, p.QoS == 0)
 	return err
 }
 
@@ -230,19 +242,4 @@ func binary(p *packets.Publish) bool {
 		return false
 	}
 	return !utf8.Valid(p.Payload)
-}
-
-// skip leaves out a message that the hub will never take. In a topic that it has, that is a gap.
-func (l *link) skip(topic string, size int, why error) error {
-	l.src.skipped.Add(1)
-	if l.src.Logger != nil && !l.told {
-		l.told = true // once for each connection
-		l.src.Logger.WarnContext(l.ctx, "mqtt: message skipped", "err", why)
-	}
-	if errors.Is(why, tailcast.ErrTopicName) {
-		l.src.topics.forget(topic)
-		return nil
-	}
-	gap := &tailcast.Gap{Count: 1, Bytes: int64(size), Reason: "the hub could not take a message of this size"}
-	return l.pub.Publish(l.ctx, tailcast.Message{Topic: topic, Gap: gap})
 }

@@ -5,7 +5,8 @@
 //	curl -N http://127.0.0.1:8080/
 //	curl -d 'hello' http://127.0.0.1:8080/publish
 //
-// The broker is in this program, and keeps the stream below -store; -url takes a real one, or a cluster. Where nginx is not installed, a
+// The broker is in this program, and keeps the stream below -store; -url takes a real one, or those of a cluster, with -creds and -replicas
+// for what it asks for and how often it keeps the stream. Where nginx is not installed, a
 // reverse proxy of the standard library stands in its place.
 package main
 
@@ -29,6 +30,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/backplane/nats"
 )
@@ -36,16 +38,22 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "where the front listens")
 	store := flag.String("store", "", "where the broker in here keeps the stream; a directory that goes with it by default")
-	broker := flag.String("url", "", "of a broker that is there already")
+	var broker nats.Config
+	flag.StringVar(&broker.URL, "url", "", "of a broker that is there already, or those of a cluster, with commas")
+	flag.IntVar(&broker.Replicas, "replicas", 1, "how many members of the cluster keep the stream, if it does not exist yet")
+	flag.Func("creds", "a file with credentials for it", func(file string) error {
+		broker.Options = append(broker.Options, natsgo.UserCredentials(file))
+		return nil
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr, *store, *broker); err != nil {
+	if err := run(ctx, *addr, *store, broker); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, addr, store, broker string) error {
+func run(ctx context.Context, addr, store string, broker nats.Config) error {
 	dir, err := os.MkdirTemp("", "tailcast-example")
 	if err != nil {
 		return err
@@ -54,13 +62,13 @@ func run(ctx context.Context, addr, store, broker string) error {
 	if store == "" {
 		store = filepath.Join(dir, "stream")
 	}
-	if broker == "" {
+	if broker.URL == "" {
 		s, err := startBroker(store)
 		if err != nil {
 			return err
 		}
 		defer func() { s.Shutdown(); s.WaitForShutdown() }()
-		broker = s.ClientURL()
+		broker.URL = s.ClientURL()
 	}
 	var nodes []string
 	for _, name := range []string{"one", "two"} {
@@ -91,8 +99,9 @@ func startBroker(store string) (*server.Server, error) {
 }
 
 // startNode runs a node: a hub at the broker, and a server of its own. In production each is a program of its own.
-func startNode(name, broker string) (addr string, stop func(), err error) {
-	plane := nats.New(nats.Config{URL: broker, Node: name})
+func startNode(name string, broker nats.Config) (addr string, stop func(), err error) {
+	broker.Node = name
+	plane := nats.New(broker)
 	hub := tailcast.New(tailcast.WithBackplane(plane), tailcast.WithBacklog(10))
 	mux := http.NewServeMux()
 	mux.Handle("GET /", hub)

@@ -43,8 +43,12 @@ func TestIdleClients(t *testing.T) {
 }
 
 // BenchmarkIdle reports what a WebSocket costs over which nothing goes, in memory of the process (where the system tells), and in what
-// of it Go's heap and stacks are. Time means nothing here.
+// of it Go's heap and stacks are. Time means nothing here. With -short there are so few connections that the figures mean little too.
 func BenchmarkIdle(b *testing.B) {
+	conns := 5000
+	if testing.Short() {
+		conns = 100
+	}
 	for _, detach := range []bool{false, true} {
 		name, opts := "default", []tailcast.Option(nil)
 		if detach {
@@ -52,7 +56,7 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			for range b.N {
-				measureIdle(b, 5000, opts...)
+				measureIdle(b, conns, opts...)
 			}
 		})
 	}

@@ -19,7 +19,7 @@ import (
 func TestJoinsModel(t *testing.T) {
 	seeds := 40
 	if raced || testing.Short() {
-		seeds = 15
+		seeds = 6
 	}
 	for seed := 200; seed < 200+seeds; seed++ { // 203 comes to the end of a replay at a gap
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -40,8 +40,17 @@ func wrap(h http.Handler, f func(http.ResponseWriter) http.ResponseWriter) http.
 }
 
 // TestEveryTransport sends enough to every kind of connection to fill its buffers, over real sockets, past the server's
-// timeouts.
+// timeouts, which all of them wait for together.
 func TestEveryTransport(t *testing.T) {
+	line := "a line of some length: " + strings.Repeat("x", 200)
+	const count = 10_000
+	type connection struct {
+		name string
+		hub  *tailcast.Hub
+		w    *watch
+		done chan error // how its client ends
+	}
+	var connections []connection
 	for _, c := range []struct {
 		name   string
 		tls    bool
@@ -72,55 +81,56 @@ func TestEveryTransport(t *testing.T) {
 		{name: "WebSocket over TLS, detached", ws: true, tls: true, detach: true},
 		{name: "HTTP/1 SSE of a hub that detaches", accept: "text/event-stream", detach: true},
 	} {
+		w := newWatch()
+		conns, onConnect := connected()
+		opts := []tailcast.Option{w.option(), onConnect, tailcast.WithRetention(tailcast.Retention{})}
+		if c.detach {
+			opts = append(opts, tailcast.WithDetach())
+		}
+		hub := tailcast.New(opts...)
+		h := http.Handler(hub)
+		if c.wrap != nil {
+			h = c.wrap(h)
+		}
+		srv := httptest.NewUnstartedServer(h)
+		srv.Config.WriteTimeout, srv.Config.ReadTimeout = 2*time.Second, 2*time.Second // a handshake takes long where much goes on
+		srv.EnableHTTP2 = c.h2
+		if c.tls {
+			srv.StartTLS()
+		} else {
+			srv.Start()
+		}
+		t.Cleanup(srv.Close)
+		t.Cleanup(func() { hub.Close() })
+		done := make(chan error, 1)
+		ready := make(chan struct{})
+		go func() { done <- receive(srv, c.ws, c.accept, line, count, ready) }()
+		select {
+		case <-ready:
+			<-conns
+		case err := <-done:
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		connections = append(connections, connection{c.name, hub, w, done})
+	}
+	time.Sleep(2500 * time.Millisecond) // longer than the server's timeouts
+	for _, c := range connections {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWatch()
-			conns, onConnect := connected()
-			opts := []tailcast.Option{w.option(), onConnect, tailcast.WithRetention(tailcast.Retention{})}
-			if c.detach {
-				opts = append(opts, tailcast.WithDetach())
-			}
-			hub := tailcast.New(opts...)
-			h := http.Handler(hub)
-			if c.wrap != nil {
-				h = c.wrap(h)
-			}
-			srv := httptest.NewUnstartedServer(h)
-			srv.Config.WriteTimeout, srv.Config.ReadTimeout = 2*time.Second, 2*time.Second // a handshake takes long where much goes on
-			srv.EnableHTTP2 = c.h2
-			if c.tls {
-				srv.StartTLS()
-			} else {
-				srv.Start()
-			}
-			defer srv.Close()
-			defer hub.Close()
-			line := "a line of some length: " + strings.Repeat("x", 200)
-			const count = 10_000
-			done := make(chan error, 1)
-			ready := make(chan struct{})
-			go func() { done <- receive(srv, c.ws, c.accept, line, count, ready) }()
-			select {
-			case <-ready:
-				<-conns
-			case err := <-done:
-				t.Fatal(err)
-			}
-			time.Sleep(2500 * time.Millisecond) // longer than the server's timeouts
 			for range count / 100 {
 				msgs := make([]tailcast.Message, 100)
 				for i := range msgs {
 					msgs[i].Data = []byte(line)
 				}
-				if err := hub.Publish(t.Context(), msgs...); err != nil {
+				if err := c.hub.Publish(t.Context(), msgs...); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if err := <-done; err != nil {
+			if err := <-c.done; err != nil {
 				t.Error(err)
 			}
 			select {
-			case cause := <-w.ended:
+			case cause := <-c.w.ended:
 				if !errors.Is(cause, io.ErrUnexpectedEOF) && code(cause) != 1000 && !strings.Contains(cause.Error(), "reset") {
 					t.Errorf("the cause of its end: %v", cause)
 				}

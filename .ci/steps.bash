@@ -10,14 +10,46 @@ step() { # step NAME COMMAND...
 	(set -e; "$@")
 	rc=$?
 	set -e
-	if ((rc == 0)); then
+	count "$rc" "$name" $((SECONDS - start))
+}
+
+count() { # count STATUS NAME SECONDS
+	if (($1 == 0)); then
 		passed=$((passed + 1))
-		printf -- '--- ok: %s (%d s)\n' "$name" $((SECONDS - start))
+		printf -- '--- ok: %s (%d s)\n' "$2" "$3"
 	else
 		failed=$((failed + 1))
-		printf -- '--- FAILED with %d: %s (%d s)\n' "$rc" "$name" $((SECONDS - start))
+		printf -- '--- FAILED with %d: %s (%d s)\n' "$1" "$2" "$3"
 	fi
 }
+
+# beside runs a step beside others, one more at a time than there are processors: while one waits another computes. What it has
+# said is printed when it has ended; together waits for all of them.
+declare -A names=() logs=() starts=() # by process
+beside() { # beside NAME COMMAND...
+	while ((${#names[@]} > $(nproc))); do ended; done
+	local log
+	log=$(mktemp)
+	set -m # a process group of its own, so that all of it can be ended
+	(set -e; "${@:2}") >"$log" 2>&1 </dev/null &
+	set +m
+	names[$!]=$1 logs[$!]=$log starts[$!]=$SECONDS
+}
+
+together() { while ((${#names[@]})); do ended; done; }
+
+ended() {
+	local pid rc=0
+	wait -n -p pid "${!names[@]}" || rc=$?
+	printf '\n=== %s\n' "${names[$pid]}"
+	cat "${logs[$pid]}"
+	rm "${logs[$pid]}"
+	count "$rc" "${names[$pid]}" $((SECONDS - starts[$pid]))
+	unset "names[$pid]" "logs[$pid]" "starts[$pid]"
+}
+
+# Who is interrupted leaves nothing behind.
+trap 'for pid in "${!names[@]}"; do kill -- -"$pid" || true; rm -f "${logs[$pid]}"; done' EXIT
 
 summary() {
 	printf '\n%d passed, %d failed\n' "$passed" "$failed"
@@ -55,14 +87,15 @@ tidy() {
 	go mod verify
 }
 
-# fuzz runs every fuzz target for the given time, four at a time for each processor. Each package is built once.
+# fuzz runs every fuzz target for the given time, eight at a time for each processor. Each package is built once. A target has its time
+# however much of it there is a processor for it, so what runs beside goes first.
 fuzz() { # fuzz TIME
 	local dir targets
 	dir=$(mktemp -d)
 	trap "rm -rf '$dir'" EXIT # of the step
 	targets=$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | while read -r package at; do
 		grep -qs '^func Fuzz' "$at"/*_test.go || continue
-		go test -c -vet=off -fuzz=. -o "$dir/${package//\//_}" "$package" || exit # set -e does not count in here
+		go test -c -vet=off -ldflags='-s -w' -fuzz=. -o "$dir/${package//\//_}" "$package" || exit # set -e does not count in here
 		for target in $("$dir/${package//\//_}" -test.list '^Fuzz'); do
 			echo "$package $at $dir/${package//\//_} $target"
 		done
@@ -71,7 +104,7 @@ fuzz() { # fuzz TIME
 	FUZZ_CACHE=$(go env GOCACHE)/fuzz
 	export FUZZ_CACHE
 	export -f fuzz_one
-	xargs -P $((4 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
+	nice -n 10 xargs -P $((8 * $(nproc))) -L 1 bash -c 'fuzz_one "$@"' fuzz "$1" <<<"$targets"
 }
 
 # fuzz_one runs one target. The fuzzer sometimes fails at its own deadline, without any input to blame (golang/go#75804):

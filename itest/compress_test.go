@@ -23,7 +23,7 @@ func TestLogrotateCompress(t *testing.T) {
 			rotate := newLogrotate(t, fmt.Sprintf(c.directives, pidFile))
 			server := startLogtail(t, "-addr", "127.0.0.1:0", "-from-start", rotate.path)
 			clients := []*clientProcess{curl(t, server.url+"?since=earliest")}
-			w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120})
+			w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: lineRate(t), Width: 120})
 			if err := os.WriteFile(pidFile, fmt.Append(nil, w.cmd.Process.Pid), 0o644); err != nil {
 				t.Fatal(err)
 			}

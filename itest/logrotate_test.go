@@ -59,7 +59,7 @@ func TestLogrotateCreate(t *testing.T) {
 	rotate := newLogrotate(t, "\tcreate 0644\n\tpostrotate\n\t\tkill -HUP $(cat "+pidFile+")\n\tendscript")
 	server := startLogtail(t, "-addr", "127.0.0.1:0", "-from-start", rotate.path)
 	clients := realClients(t, server.url)
-	w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120})
+	w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: lineRate(t), Width: 120})
 	if err := os.WriteFile(pidFile, fmt.Append(nil, w.cmd.Process.Pid), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestLogrotateCopytruncate(t *testing.T) {
 	rotate := newLogrotate(t, "\tcopytruncate")
 	server := startLogtail(t, "-addr", "127.0.0.1:0", "-from-start", rotate.path)
 	clients := realClients(t, server.url)
-	w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120})
+	w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: lineRate(t), Width: 120})
 	for range rotations {
 		time.Sleep(time.Second)
 		w.order(t, "pause")

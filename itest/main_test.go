@@ -72,6 +72,9 @@ func setting(t *testing.T, name string, short, long int) int {
 	return short
 }
 
+// lineRate is how many lines a second a writer writes: fewer outside of a soak, since all that reads them computes for as long as it does.
+func lineRate(t *testing.T) int { return setting(t, "ITEST_RATE", 5_000, 20_000) }
+
 // patience is how long nothing may happen before a test gives up.
 const patience = 60 * time.Second
 

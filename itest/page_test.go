@@ -108,7 +108,9 @@ func eval[T any](p *viewerPage, expression string) T {
 // until waits for an expression to become true.
 func (p *viewerPage) until(expression string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); !eval[bool](p, "Boolean("+expression+")"); time.Sleep(20 * time.Millisecond) {
+	pause := 10 * time.Millisecond
+	for deadline := time.Now().Add(patience); !eval[bool](p, "Boolean("+expression+")"); time.Sleep(pause) {
+		pause = min(pause*3/2, 100*time.Millisecond) // who asks all the time holds up what is waited for
 		if time.Now().After(deadline) {
 			p.t.Fatalf("it does not come: %s\nthe page has: %s\n%s", expression, p.state(), p.text())
 		}

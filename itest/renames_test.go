@@ -51,7 +51,7 @@ func finish(t *testing.T, s *site, viewers []*viewer, written map[string]int) {
 // of the same writer in the same file keep their order.
 func TestWriterGoesOnInTheOldFile(t *testing.T) {
 	renames := setting(t, "ITEST_LATE_RENAMES", 5, 20)
-	rate := setting(t, "ITEST_RATE", 20_000, 20_000)
+	rate := lineRate(t)
 	s := newSite(t)
 	viewers := []*viewer{s.watchWS(t, "?since=earliest"), s.watchText(t, "?since=earliest"), s.watchSSE(t, "?since=earliest")}
 	for _, v := range viewers {

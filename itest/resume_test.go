@@ -218,7 +218,8 @@ func killAndResume(t *testing.T, args []string) {
 	}
 	args = append([]string{"-addr", freeAddr(t)}, append(args, path)...)
 	server := startLogtail(t, args...)
-	w := (&writer{Name: "a", Path: path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120}).start()
+	rate := lineRate(t)
+	w := (&writer{Name: "a", Path: path, Rate: rate, Width: 120}).start()
 	readers := []*reader{
 		{account: newAccount("event stream"), url: server.url, kind: "sse"},
 		{account: newAccount("envelopes"), url: server.url, kind: "tailcast.v1"},
@@ -251,13 +252,13 @@ func killAndResume(t *testing.T, args []string) {
 		t.Helper()
 		for _, r := range readers {
 			from := r.seq.Load()
-			eventually(t, "the viewers get lines", func() bool { return r.seq.Load() > from+10_000 })
+			eventually(t, "the viewers get lines", func() bool { return r.seq.Load() > from+int64(rate/2) })
 		}
 	}
 	written := func() {
 		t.Helper()
 		from := w.seq.Load()
-		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+2_000 })
+		eventually(t, "lines are written", func() bool { return w.seq.Load() > from+int64(rate/10) })
 	}
 	for range kills {
 		more()
@@ -276,7 +277,7 @@ func killAndResume(t *testing.T, args []string) {
 		server = startLogtail(t, args...)
 	}
 	more()
-	w.limit.Store(w.seq.Load() + 10_000)
+	w.limit.Store(w.seq.Load() + int64(rate/2))
 	wg.Wait()
 	if err := w.order("stop"); err != nil {
 		t.Fatal(err)

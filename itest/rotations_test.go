@@ -88,7 +88,7 @@ func TestThousandRotations(t *testing.T) {
 			rotate := newLogrotate(t, test.directives)
 			l := &ledger{account: newAccount("tail")}
 			stop := l.follow(t, &tailcast.Tail{Path: rotate.path, Start: tailcast.FromStart})
-			w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: setting(t, "ITEST_RATE", 20_000, 20_000), Width: 120})
+			w := startWriter(t, &writer{Name: "a", Path: rotate.path, Rate: lineRate(t), Width: 120})
 			if err := os.WriteFile(pidFile, fmt.Append(nil, w.cmd.Process.Pid), 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -136,7 +136,7 @@ func (d *delivery) read(t *testing.T) {
 func TestSIGKILL(t *testing.T) {
 	t.Parallel()
 	kills := setting(t, "ITEST_SIGKILLS", 8, 200)
-	rate := setting(t, "ITEST_RATE", 20_000, 20_000)
+	rate := lineRate(t)
 	const (
 		interval = time.Second     // of the checkpoint
 		slack    = 2 * time.Second // for an fsync on a machine that has other things to do

@@ -365,8 +365,8 @@ func (p *port) open(t *testing.T, topics []string, opts ...tailcast.Option) *tai
 // front is the address behind which the cutter is.
 func (p *port) front() string { return "http://" + p.cutter.addr }
 
-// flow publishes 1, 2, 3 and so on to each topic until it is told to stop. It returns how many there were.
-func flow(t *testing.T, hub *tailcast.Hub, topics ...string) (stop func() map[string]int) {
+// flow publishes 1, 2, 3 and so on to each topic until it is told to stop, with a pause after twelve. It returns how many there were.
+func flow(t *testing.T, hub *tailcast.Hub, pause time.Duration, topics ...string) (stop func() map[string]int) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	published := make(map[string]int)
 	go func() {
@@ -385,7 +385,7 @@ func flow(t *testing.T, hub *tailcast.Hub, topics ...string) (stop func() map[st
 			select {
 			case <-quit:
 				return
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(pause):
 			}
 		}
 	}()
@@ -433,7 +433,7 @@ func TestTailcastJSCuts(t *testing.T) {
 				p.cutter.refuse.Store(426)
 			}
 			p.cutter.cut.Store(20_000)
-			stop := flow(t, hub, test.topics...)
+			stop := flow(t, hub, 5*time.Millisecond, test.topics...)
 			test.options["topics"] = test.topics
 			f.order("follow", "s", p.front()+"/stream", quick(test.options))
 			for got := int64(0); got < cuts; {
@@ -472,7 +472,7 @@ func TestTailcastJSFallsBack(t *testing.T) {
 			hub := p.open(t, topics, everything()...)
 			p.cutter.refuse.Store(status)
 			f := startJS(t, "node", "")
-			stop := flow(t, hub, topics...)
+			stop := flow(t, hub, 5*time.Millisecond, topics...)
 			f.follow("s", p.front()+"/stream", quick(nil))
 			f.order("follow", "other", p.front()+"/stream", quick(map[string]any{"transport": "websocket"}))
 			p.cutter.cutAll()
@@ -502,7 +502,7 @@ func TestTailcastJSGoesBackToWebSockets(t *testing.T) {
 	topics := []string{"a", "b"}
 	hub := p.open(t, topics, everything()...)
 	f := startJS(t, "node", "")
-	stop := flow(t, hub, topics...)
+	stop := flow(t, hub, 5*time.Millisecond, topics...)
 	f.follow("s", p.front()+"/stream", quick(nil))
 	p.cutter.refuse.Store(400)
 	p.cutter.cutAll()
@@ -803,7 +803,7 @@ func TestTailcastJSOnThePage(t *testing.T) {
 			hub := p.open(t, topics, append(everything(), tailcast.WithHosts(proxyHost), tailcast.WithHeartbeat(500*time.Millisecond))...)
 			origin := strings.Replace(p.front(), "127.0.0.1", proxyHost, 1)
 			f := startJS(t, "chromium", origin)
-			stop := flow(t, hub, topics...)
+			stop := flow(t, hub, 20*time.Millisecond, topics...)
 			// Nothing of what follows is done by the backoff in time: the page comes back at once, or it does not.
 			f.follow("s", origin+"/stream", map[string]any{"transport": transport, "topics": topics, "since": "earliest", "idleTimeout": 4000, "minDelay": 20_000})
 			count := func() (n int) {

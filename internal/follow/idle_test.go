@@ -37,7 +37,7 @@ func inUse() uint64 {
 func TestIdleCost(t *testing.T) {
 	const files = 1000
 	rest := 5 * time.Second
-	if testing.Short() {
+	if testing.Short() || raced {
 		rest = time.Second
 	}
 	dir := t.TempDir()

@@ -23,11 +23,11 @@ count() { # count STATUS NAME SECONDS
 	fi
 }
 
-# beside runs a step beside others, one more at a time than there are processors: while one waits another computes. What it has
-# said is printed when it has ended; together waits for all of them.
+# beside runs a step beside others, as many at a time as there are processors. What it has said is printed when it has ended; together
+# waits for all of them.
 declare -A names=() logs=() starts=() # by process
 beside() { # beside NAME COMMAND...
-	while ((${#names[@]} > $(nproc))); do ended; done
+	while ((${#names[@]} >= $(nproc))); do ended; done
 	local log
 	log=$(mktemp)
 	set -m # a process group of its own, so that all of it can be ended

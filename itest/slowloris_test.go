@@ -86,7 +86,7 @@ func TestSlowloris(t *testing.T) {
 		burden(t, addr).Write(upgrade)
 	}
 	all := halfOpen + mute + posts
-	eventually(t, "all burdens are there", func() bool { return p.descriptors() >= before+all })
+	eventually(t, "all burdens are there, or some have gone already", func() bool { return p.descriptors() >= before+all || time.Since(began) > headerTimeout })
 	most := p.resident(t)
 	stopSampling := sample(func() { most = max(most, p.resident(t)) })
 

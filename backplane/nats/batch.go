@@ -28,15 +28,20 @@ const (
 	maxBatches = 4
 )
 
+// batchHeaders is how many bytes a message grows by in a batch, at most. One that would be too large then goes by itself.
+var batchHeaders = headerBytes(natsgo.Header{headerBatch: {rand.Text()}, headerSequence: {strconv.Itoa(maxBatch)}, headerCommit: {"1"}})
+
 // sendInOrder sends messages that are not stored yet over a way on which some may be lost and later ones not.
 func (b *Backplane) sendInOrder(ctx context.Context, s *session, out []outbound) error {
 	for len(out) > 0 {
-		n := 1
-		for bytes := len(out[0].msg.Data); s.batches && n < min(len(out), maxBatch); n++ {
-			if bytes += len(out[n].msg.Data); bytes > maxBatchBytes {
+		n := 0
+		for bytes := 0; s.batches && n < min(len(out), maxBatch); n++ {
+			m := out[n].msg
+			if bytes += len(m.Data); bytes > maxBatchBytes || len(m.Data)+headerBytes(m.Header)+batchHeaders > s.largest {
 				break
 			}
 		}
+		n = max(n, 1)
 		if n > 1 && !out[0].doubt {
 			err := b.sendBatch(ctx, s, out[:n])
 			var refused *ackError

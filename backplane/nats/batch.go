@@ -31,11 +31,13 @@ const (
 // batchHeaders is how many bytes a message grows by in a batch, at most. One that would be too large then goes by itself.
 var batchHeaders = headerBytes(natsgo.Header{headerBatch: {rand.Text()}, headerSequence: {strconv.Itoa(maxBatch)}, headerCommit: {"1"}})
 
+var errNoBatch = &ackError{Description: "the server that leads the stream knows no batches"}
+
 // sendInOrder sends messages that are not stored yet over a way on which some may be lost and later ones not.
 func (b *Backplane) sendInOrder(ctx context.Context, s *session, out []outbound) error {
 	for len(out) > 0 {
 		n := 0
-		for bytes := 0; s.batches && n < min(len(out), maxBatch); n++ {
+		for bytes := 0; s.batches.Load() && n < min(len(out), maxBatch); n++ {
 			m := out[n].msg
 			if bytes += len(m.Data); bytes > maxBatchBytes || len(m.Data)+headerBytes(m.Header)+batchHeaders > s.largest {
 				break
@@ -95,7 +97,12 @@ func (b *Backplane) sendBatch(ctx context.Context, s *session, out []outbound) e
 		}
 		return err
 	}
-	if answer.err == nil {
+	switch {
+	case answer.err != nil:
+	case answer.batch != id: // the server is older than the one that has made the stream, and has stored each that it has got
+		s.batches.Store(false)
+		answer.err = errNoBatch
+	default:
 		for i := range out {
 			out[i].stored = true
 		}

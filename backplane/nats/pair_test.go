@@ -1,14 +1,18 @@
 package nats_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/tailcast/tailcast"
 	"github.com/tailcast/tailcast/backplane/nats"
 )
@@ -54,4 +58,62 @@ func TestABatchOfTheLargestMessages(t *testing.T) {
 	if err := plane.Publish(ctx, message(1), message(large.Limit), message(2), message(large.Limit)); err != nil {
 		t.Error(err)
 	}
+}
+
+// A server that leads a stream of batches may be older than they are, in the midst of an upgrade. It stores each message by itself, and
+// acknowledges the last one: what was lost on the way before that is not taken for stored.
+func TestALeaderThatKnowsNoBatches(t *testing.T) {
+	t.Parallel()
+	old := new(oldServer)
+	plane := nats.New(nats.Config{URL: newPair(t, 0), Replicas: 2, Options: []natsgo.Option{natsgo.SetCustomDialer(old)}})
+	defer plane.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := plane.Publish(ctx, tailcast.Message{Data: []byte("first")}); err != nil {
+		t.Fatal(err)
+	}
+	old.loses.Store(true)
+	msgs := []tailcast.Message{{Data: []byte("second")}, {Topic: "lost", Data: []byte("third")}, {Data: []byte("fourth")}}
+	if err := plane.Publish(ctx, msgs...); err != nil {
+		t.Fatal(err)
+	}
+	if old.loses.Load() {
+		t.Fatal("nothing was lost")
+	}
+	for topic, want := range map[string]string{"": "first second fourth", "lost": "third"} {
+		var got []string
+		for m, err := range plane.Replay(ctx, topic, tailcast.Earliest()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(m.Data))
+			if len(got) == len(strings.Fields(want)) {
+				break
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("topic %q has %q", topic, got)
+		}
+	}
+}
+
+// An oldServer is the way to one: it takes away what messages say of batches.
+type oldServer struct{ loses atomic.Bool } // the next message of the topic "lost"
+
+func (s *oldServer) Dial(network, address string) (net.Conn, error) {
+	c, err := net.Dial(network, address)
+	return &oldConn{c, s}, err
+}
+
+type oldConn struct {
+	net.Conn
+	s *oldServer
+}
+
+func (c *oldConn) Write(b []byte) (int, error) {
+	out := bytes.ReplaceAll(b, []byte("Nats-Batch-"), []byte("Past-Batch-"))
+	if to := []byte("HPUB tailcast.t.lost "); bytes.Contains(out, to) && c.s.loses.CompareAndSwap(true, false) {
+		out = bytes.Replace(out, to, []byte("HPUB somebody.s.lost "), 1)
+	}
+	return c.Conn.Write(out)
 }

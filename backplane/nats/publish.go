@@ -20,9 +20,10 @@ import (
 
 // An ack is what became of a message that was sent: stored under a sequence, or the error.
 type ack struct {
-	n   uint64 // which one it is of those that were asked for
-	dup bool
-	err error
+	n     uint64 // which one it is of those that were asked for
+	dup   bool
+	batch string // which one was stored, if it is that of a batch
+	err   error
 }
 
 // An outbound is a message that is to be stored.
@@ -349,6 +350,7 @@ func parseAck(msg *natsgo.Msg) ack {
 		Stream    string
 		Seq       uint64
 		Duplicate bool
+		Batch     string
 		Error     *ackError
 	}
 	switch err := json.Unmarshal(msg.Data, &answer); {
@@ -359,5 +361,5 @@ func parseAck(msg *natsgo.Msg) ack {
 	case answer.Stream == "" || answer.Seq == 0:
 		return ack{err: fmt.Errorf("nats: an acknowledgement without a sequence: %q", msg.Data)}
 	}
-	return ack{dup: answer.Duplicate}
+	return ack{dup: answer.Duplicate, batch: answer.Batch}
 }

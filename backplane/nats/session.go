@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -22,7 +23,7 @@ type session struct {
 	stream  jetstream.Stream
 	epoch   uint64        // when the stream was created
 	direct  bool          // nothing lies between the connection and the stream
-	batches bool          // the stream takes atomic batches
+	batches atomic.Bool   // the stream takes atomic batches
 	largest int           // how many bytes a message may have, with its header
 	gone    chan struct{} // closed with the connection
 	met     time.Time     // when the other nodes are known
@@ -190,7 +191,7 @@ func (s *session) open(ctx context.Context) error {
 		return fmt.Errorf("nats: stream %s: %w: %w", c.Stream, errUnfit, err)
 	}
 	s.epoch = uint64(info.Created.UnixNano())
-	s.batches = info.Config.AllowAtomicPublish
+	s.batches.Store(info.Config.AllowAtomicPublish)
 	at := info.Cluster
 	s.direct = at == nil || at.Leader == s.nc.ConnectedServerName() && len(at.Replicas) == 0
 	s.largest = int(s.nc.MaxPayload())

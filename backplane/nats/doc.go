@@ -20,7 +20,8 @@
 // Messages of one call keep their order within a topic, through broken connections and changes of a cluster's leader too; those of
 // others may come between them. Where other servers are in the way, what is sent may be lost in the midst of what is not: there the
 // messages of a call go as atomic batches, which a server knows from version 2.12 on, and a stream has that this package has made
-// (allow_atomic). Without them it is one message at a time.
+// (allow_atomic). Without them it is one message at a time. That a stream is moved, or gets replicas, under a node that reached it
+// directly is seen within some seconds: what is sent meanwhile, while its leader changes as well, may change places.
 //
 // What JetStream acknowledges it has given to the operating system, which survives the end of the process, SIGKILL included, and not
 // that of the machine: for that the server needs sync_interval: always, or the stream replicas. A server that comes back with less

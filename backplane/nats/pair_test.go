@@ -17,8 +17,8 @@ import (
 	"github.com/tailcast/tailcast/backplane/nats"
 )
 
-// newPair returns the address of one of two brokers that are a cluster, and that have the stream both.
-func newPair(t testing.TB, maxPayload int32) string {
+// newPair returns the addresses of two brokers that are a cluster, n0 and n1.
+func newPair(t testing.TB, maxPayload int32) (urls []string) {
 	t.Helper()
 	ports := freePorts(t, 4)
 	var routes []string
@@ -35,18 +35,19 @@ func newPair(t testing.TB, maxPayload int32) string {
 			t.Fatal(err)
 		}
 		s.Start()
+		urls = append(urls, fmt.Sprint("nats://127.0.0.1:", ports[i]))
 		t.Cleanup(func() {
 			s.Shutdown()
 			s.WaitForShutdown()
 		})
 	}
-	return fmt.Sprint("nats://127.0.0.1:", ports[0])
+	return urls
 }
 
 // A batch's own headers count as well: messages that are as large as the server takes are stored one at a time.
 func TestABatchOfTheLargestMessages(t *testing.T) {
 	t.Parallel()
-	plane := nats.New(nats.Config{URL: newPair(t, 1<<10), Replicas: 2})
+	plane := nats.New(nats.Config{URL: newPair(t, 1<<10)[0], Replicas: 2})
 	defer plane.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -65,7 +66,7 @@ func TestABatchOfTheLargestMessages(t *testing.T) {
 func TestALeaderThatKnowsNoBatches(t *testing.T) {
 	t.Parallel()
 	old := new(oldServer)
-	plane := nats.New(nats.Config{URL: newPair(t, 0), Replicas: 2, Options: []natsgo.Option{natsgo.SetCustomDialer(old)}})
+	plane := nats.New(nats.Config{URL: newPair(t, 0)[0], Replicas: 2, Options: []natsgo.Option{natsgo.SetCustomDialer(old)}})
 	defer plane.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -116,4 +117,44 @@ func (c *oldConn) Write(b []byte) (int, error) {
 		out = bytes.Replace(out, to, []byte("HPUB somebody.s.lost "), 1)
 	}
 	return c.Conn.Write(out)
+}
+
+// A stream gets replicas while a node is connected to the server that has had it for itself: its messages go as batches from then on.
+func TestAStreamThatGetsReplicas(t *testing.T) {
+	t.Parallel()
+	urls := newPair(t, 0)
+	first := nats.New(nats.Config{URL: urls[0]})
+	defer first.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := first.Publish(ctx, tailcast.Message{Topic: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	js := jetStream(t, urls[0])
+	stream, err := js.Stream(ctx, "tailcast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := urls[0]
+	if stream.CachedInfo().Cluster.Leader == "n1" {
+		at = urls[1]
+	}
+	hub := hubAt(t, at, nil)
+	prime(t, hub)
+	batches := func() bool {
+		if err := hub.Publish(ctx, tailcast.Message{Data: []byte("one")}, tailcast.Message{Data: []byte("two")}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := stream.GetLastMsgForSubject(ctx, "tailcast.t.*")
+		return err == nil && m.Header.Get("Nats-Batch-Id") != ""
+	}
+	if batches() {
+		t.Error("it has a batch from a node that reaches it directly")
+	}
+	c := stream.CachedInfo().Config
+	c.Replicas = 2
+	if _, err := js.UpdateStream(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, batches)
 }

@@ -141,7 +141,7 @@ func (b *Backplane) reached(at tailcast.Position, seen uint64) {
 	b.at, b.seen = at, seen
 }
 
-// beatOn tells the other nodes that this one is there, while Run goes on.
+// beatOn tells the other nodes that this one is there, while Run goes on, and sees whether the stream is still where it was found.
 func (b *Backplane) beatOn(ctx context.Context) {
 	t := time.NewTicker(beat)
 	defer t.Stop()
@@ -150,6 +150,9 @@ func (b *Backplane) beatOn(ctx context.Context) {
 		case <-t.C:
 			if s := b.live(); s != nil {
 				s.say(here)
+				if s.direct { // nobody tells: what is sent as if it still were could change places
+					_, _, _ = s.state(ctx)
+				}
 			}
 		case <-ctx.Done():
 			if s := b.live(); s != nil {

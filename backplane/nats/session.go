@@ -192,8 +192,7 @@ func (s *session) open(ctx context.Context) error {
 	}
 	s.epoch = uint64(info.Created.UnixNano())
 	s.batches.Store(info.Config.AllowAtomicPublish)
-	at := info.Cluster
-	s.direct = at == nil || at.Leader == s.nc.ConnectedServerName() && len(at.Replicas) == 0
+	s.direct = s.alone(info)
 	s.largest = int(s.nc.MaxPayload())
 	if n := int(info.Config.MaxMsgSize); n > 0 {
 		s.largest = min(s.largest, n)
@@ -202,6 +201,12 @@ func (s *session) open(ctx context.Context) error {
 		return fmt.Errorf("nats: %w", err)
 	}
 	return s.meet(ctx)
+}
+
+// alone reports whether the server that the connection is to has the stream for itself.
+func (s *session) alone(info *jetstream.StreamInfo) bool {
+	at := info.Cluster
+	return at == nil || at.Leader == s.nc.ConnectedServerName() && len(at.Replicas) == 0
 }
 
 // errUnfit: the stream is there, and cannot be the log.
@@ -267,7 +272,8 @@ func (s *session) ended() error {
 	}
 }
 
-// state is what the stream has. It closes the session of a stream that is not there any more, or is another one.
+// state is what the stream has. It closes the session of a stream that is not there any more, is another one, or is not reached
+// directly any more.
 func (s *session) state(ctx context.Context) (first, last uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
@@ -287,6 +293,10 @@ func (s *session) state(ctx context.Context) (first, last uint64, err error) {
 		return 0, 0, err
 	case err != nil:
 		return 0, 0, fmt.Errorf("nats: %w", err)
+	case s.direct && !s.alone(info):
+		err = errors.New("nats: the stream has moved, or has replicas now")
+		s.close(err)
+		return 0, 0, err
 	}
 	return max(info.State.FirstSeq, 1), info.State.LastSeq, nil
 }

@@ -615,6 +615,44 @@ func TestALineThatIsTooLongForTheServer(t *testing.T) {
 	}
 }
 
+// A stream takes less than it did when the node connected: what it refuses is refused once, and comes in parts when it is tried again.
+func TestAStreamThatTakesLess(t *testing.T) {
+	t.Parallel()
+	broker := newBroker(t)
+	hub := broker.hub()
+	prime(t, hub)
+	js := jetStream(t, broker.url())
+	stream, err := js.Stream(t.Context(), "tailcast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := stream.CachedInfo().Config
+	c.MaxMsgSize = 500
+	if _, err := js.UpdateStream(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("a", 1000)
+	tries := 0
+	err = hub.Run(t.Context(), tailcast.SourceFunc(func(ctx context.Context, pub tailcast.Publisher) error {
+		for {
+			err := pub.Publish(ctx, tailcast.Message{Data: []byte(long), Pos: tailcast.Position{Epoch: 1, Offset: 1}})
+			if tries++; err == nil || tries == 3 || !errors.Is(err, tailcast.ErrMessage) {
+				return err
+			}
+		}
+	}))
+	if err != nil || tries > 2 {
+		t.Fatalf("after %d tries: %v", tries, err)
+	}
+	line := ""
+	for _, m := range collect(t, hub, "", tailcast.Earliest(), 3) {
+		line += string(m.Data)
+	}
+	if line != long {
+		t.Errorf("the line is %q", line)
+	}
+}
+
 // A stream that would lose messages silently is refused, with the reason.
 func TestUnfitStreams(t *testing.T) {
 	t.Parallel()

@@ -300,11 +300,13 @@ func (b *Backplane) collect(ctx context.Context, s *session, acks <-chan ack, n 
 	return nil
 }
 
-// judge sees whether the stream is still there that has refused a message.
+// judge sees whether the stream that has refused a message is still there, and as it was found.
 func (b *Backplane) judge(ctx context.Context, s *session, err error) {
-	if !final(err) {
-		_, _, _ = s.state(ctx) // it closes a session that is of no use
+	if final(err) {
+		s.close(err) // it takes less than it did: the next session knows how much
+		return
 	}
+	_, _, _ = s.state(ctx) // it closes a session that is of no use
 }
 
 // acknowledged is called with each acknowledgement.

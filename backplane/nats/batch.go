@@ -12,7 +12,8 @@ import (
 
 // Where messages pass other servers on their way to the stream, or its leader may change, some that are on their way may be lost, and
 // those that were sent after them stored: they would change places. There the messages of a call go as an atomic batch (NATS ADR-50): all
-// of them are stored, next to each other, or none. A server before 2.12 does not know that, and one at a time is sent.
+// of them are stored, next to each other, or none. A server before 2.12 does not know that, and one at a time is sent; so it is to a
+// stream without replicas that another server has, since that server (2.12.6) would acknowledge a batch whose last message it could store.
 
 const (
 	headerBatch    = "Nats-Batch-Id"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,16 +28,20 @@ func newCluster(t testing.TB) *cluster {
 		routes = append(routes, fmt.Sprint("nats://127.0.0.1:", port))
 	}
 	c := &cluster{t: t}
-	var starting sync.WaitGroup
+	starting := make(chan error, 3)
 	for i := range 3 {
 		m := &child{t: t, env: append(childEnv("broker"), fmt.Sprint(portEnv, "=", ports[i]), fmt.Sprint(memberEnv, "=", ports[3+i]),
 			fmt.Sprint(nameEnv, "=", "n", i), routesEnv+"="+strings.Join(routes, ","), storeEnv+"="+t.TempDir())}
 		t.Cleanup(m.kill)
 		c.members = append(c.members, m)
 		c.urls = append(c.urls, fmt.Sprint("nats://127.0.0.1:", ports[i]))
-		starting.Go(m.start)
+		go func() { starting <- m.tryStart() }()
 	}
-	starting.Wait()
+	for range c.members {
+		if err := <-starting; err != nil {
+			t.Fatal(err)
+		}
+	}
 	return c
 }
 

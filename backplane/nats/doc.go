@@ -13,15 +13,16 @@
 //
 // Publish returns when the stream has stored the messages. Each has an id (Nats-Msg-Id), and is sent again with the same one until it
 // is known to be stored or the context ends. A message with a Position, such as a line of a followed file, has an id made of that and
-// of its Data: a Source that repeats, after a crash too, what it does not know to have been stored does not store it twice. The stream
+// of its Data: a Source that repeats, after a crash too, what it does not know to have been stored does not store it twice (unless it is
+// a long line, and the server takes messages of another size than before: then its parts are others). The stream
 // knows ids for its duplicate window (Config.Duplicates, 10 minutes): what is tried again later than that, after a longer outage, may
 // be there twice.
 //
 // Messages of one call keep their order within a topic, through broken connections and changes of a cluster's leader too; those of
 // others may come between them. Where other servers are in the way, what is sent may be lost in the midst of what is not: there the
 // messages of a call go as atomic batches, which a server knows from version 2.12 on, and a stream has that this package has made
-// (allow_atomic). Without them it is one message at a time. That a stream is moved, or gets replicas, under a node that reached it
-// directly is seen within some seconds: what is sent meanwhile, while its leader changes as well, may change places.
+// (allow_atomic), if it has replicas. Without them it is one message at a time. That a stream is moved, or gets replicas, under a node
+// that reached it directly is seen within some seconds: what is sent meanwhile, while its leader changes as well, may change places.
 //
 // What JetStream acknowledges it has given to the operating system, which survives the end of the process, SIGKILL included, and not
 // that of the machine: for that the server needs sync_interval: always, or the stream replicas. A server that comes back with less

@@ -117,27 +117,34 @@ func newChild(t testing.TB, role string, env ...string) *child {
 
 func (c *child) start() {
 	c.t.Helper()
+	if err := c.tryStart(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *child) tryStart() error {
 	args := append(c.wrap[:len(c.wrap):len(c.wrap)], os.Args[0], "-test.run=^$")
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env, c.cmd.Stderr = c.env, os.Stderr
 	in, err := c.cmd.StdinPipe()
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	c.in = in
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	if err := c.cmd.Start(); err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listens ")
 	if !ok {
-		c.t.Fatalf("%q, %v", line, err)
+		return fmt.Errorf("it says %q: %w", line, err)
 	}
 	c.addr = addr
+	return nil
 }
 
 // kill kills it, with SIGKILL.

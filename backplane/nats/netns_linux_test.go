@@ -34,6 +34,7 @@ func newHost(t testing.TB) *host {
 	n := os.Getpid() % 4096
 	h := &host{t: t, name: fmt.Sprint("tailcast-", n), cable: fmt.Sprint("tailcast", n), address: fmt.Sprintf("10.213.%d.%d", n>>4, n&15<<4+1)}
 	there := fmt.Sprintf("10.213.%d.%d/28", n>>4, n&15<<4+2)
+	_ = exec.Command("ip", "netns", "delete", h.name).Run() // of a test that was killed
 	if out, err := exec.Command("ip", "netns", "add", h.name).CombinedOutput(); err != nil {
 		unable("network namespaces need root and ip(8): %v %s", err, out)
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ type ack struct {
 // An outbound is a message that is to be stored.
 type outbound struct {
 	msg    *natsgo.Msg
+	random bool // its id is made for this call: published again, it is another message
 	stored bool
 	sent   bool
 	doubt  bool // it was in a batch of which nothing was heard
@@ -46,7 +48,7 @@ func (b *Backplane) Publish(ctx context.Context, msgs ...tailcast.Message) error
 		if err != nil {
 			return fmt.Errorf("nats: publish: message %d: %w", i, err)
 		}
-		out[i].msg = msg
+		out[i].msg, out[i].random = msg, msgs[i].Pos == tailcast.Position{}
 	}
 	var ill error // what was last wrong with the log
 	defer func() {
@@ -172,6 +174,9 @@ func (b *Backplane) send(ctx context.Context, out []outbound) error {
 	}
 	for i := range out {
 		if limit := s.largest - headerBytes(out[i].msg.Header); len(out[i].msg.Data) > limit {
+			if slices.ContainsFunc(out, func(o outbound) bool { return o.random && o.stored }) { // who cuts it would publish that again
+				return fmt.Errorf("message %d: %w: it takes %d bytes of Data by now, and has stored others of this call", i, tailcast.ErrMessage, limit)
+			}
 			return fmt.Errorf("%w: with its header, that is the server's max_payload, or the stream's max_msg_size, of %d bytes",
 				&tailcast.TooLargeError{Index: i, Limit: limit}, s.largest)
 		}

@@ -191,7 +191,7 @@ func (s *session) open(ctx context.Context) error {
 		return fmt.Errorf("nats: stream %s: %w: %w", c.Stream, errUnfit, err)
 	}
 	s.epoch = uint64(info.Created.UnixNano())
-	s.batches.Store(info.Config.AllowAtomicPublish)
+	s.batches.Store(info.Config.AllowAtomicPublish && info.Config.Replicas > 1)
 	s.direct = s.alone(info)
 	s.largest = int(s.nc.MaxPayload())
 	if n := int(info.Config.MaxMsgSize); n > 0 {

@@ -149,7 +149,7 @@ func (c *child) tryStart() error {
 
 // kill kills it, with SIGKILL.
 func (c *child) kill() {
-	if c.cmd == nil {
+	if c.cmd == nil || c.cmd.Process == nil {
 		return
 	}
 	_ = c.cmd.Process.Kill()

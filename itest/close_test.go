@@ -1,7 +1,6 @@
 package itest
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -10,8 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -23,13 +20,8 @@ import (
 
 // A visitor is clients/visitor.mjs: a page in Chromium, or Node, that does what it is told and says what it sees.
 type visitor struct {
-	t      *testing.T
-	name   string
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	stderr bytes.Buffer
+	*nodeProgram
 	events map[string]chan seen
-	gone   chan struct{}
 }
 
 // seen is an event.
@@ -46,46 +38,18 @@ type seen struct {
 
 func startVisitor(t *testing.T, kind, origin string) *visitor {
 	t.Helper()
-	v := &visitor{t: t, name: kind, events: make(map[string]chan seen), gone: make(chan struct{})}
+	v := &visitor{events: make(map[string]chan seen)}
 	for _, event := range []string{"ready", "done", "open", "close", "message", "bye", "error"} {
 		v.events[event] = make(chan seen, 1000)
 	}
-	v.cmd = exec.Command("node", "clients/visitor.mjs", kind, origin)
-	v.cmd.Stderr = &v.stderr
-	if bin, err := exec.LookPath("chromium"); err == nil {
-		v.cmd.Env = append(os.Environ(), "CHROMIUM="+bin)
-	}
-	var err error
-	if v.in, err = v.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := v.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(v.gone)
-		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 16<<20)
-		for lines.Scan() {
-			var e seen
-			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-				t.Errorf("%s says %q", kind, lines.Text())
-				continue
-			}
+	v.nodeProgram = startNode(t, kind, func(line []byte) error {
+		var e seen
+		err := json.Unmarshal(line, &e)
+		if err == nil {
 			v.events[e.Event] <- e
 		}
-		v.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		v.in.Close()
-		kill := time.AfterFunc(patience, func() { v.cmd.Process.Kill() })
-		defer kill.Stop()
-		<-v.gone
-	})
+		return err
+	}, "node", "clients/visitor.mjs", kind, origin)
 	v.await("ready")
 	return v
 }
@@ -107,13 +71,7 @@ func (v *visitor) await(event string) seen {
 // order returns when the order has been carried out.
 func (v *visitor) order(words ...any) {
 	v.t.Helper()
-	line, err := json.Marshal(words)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	if _, err := fmt.Fprintf(v.in, "%s\n", line); err != nil {
-		v.t.Fatalf("%s: %v: %s", v.name, err, &v.stderr)
-	}
+	v.send(words)
 	v.await("done")
 }
 

@@ -1,7 +1,6 @@
 package itest
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -29,12 +28,7 @@ import (
 
 // A jsFollower is clients/follower.mjs: tailcast.js in Node or on a page in Chromium.
 type jsFollower struct {
-	t      *testing.T
-	kind   string
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	stderr bytes.Buffer
-	gone   chan struct{}
+	*nodeProgram
 
 	mu      sync.Mutex
 	streams map[string]*followed
@@ -82,47 +76,21 @@ func startJS(t *testing.T, kind, origin string) *jsFollower {
 	if kind == "chromium" {
 		need(t, "chromium", "npm/playwright-core")
 	}
-	f := &jsFollower{t: t, kind: kind, gone: make(chan struct{}), streams: make(map[string]*followed), done: make(chan followedEvent, 10),
-		asked: make(chan followedEvent, 10), answers: make(chan followedEvent, 100), backs: make(chan followedEvent, 10)}
-	f.cmd = exec.Command("node_modules/node/bin/node", "clients/follower.mjs", kind, origin)
-	f.cmd.Stderr = &f.stderr
-	if bin, err := exec.LookPath("chromium"); err == nil {
-		f.cmd.Env = append(os.Environ(), "CHROMIUM="+bin)
-	}
-	var err error
-	if f.in, err = f.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := f.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(f.gone)
-		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 64<<20)
-		for lines.Scan() {
-			var e followedEvent
-			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-				t.Errorf("%s says %.200q: %v", kind, lines.Text(), err)
-				continue
-			}
-			f.note(e)
-		}
-		f.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		f.in.Close()
-		kill := time.AfterFunc(patience, func() { f.cmd.Process.Kill() })
-		defer kill.Stop()
-		<-f.gone
-		if f.stderr.Len() > 0 {
+	f := &jsFollower{streams: make(map[string]*followed), done: make(chan followedEvent, 10), asked: make(chan followedEvent, 10),
+		answers: make(chan followedEvent, 100), backs: make(chan followedEvent, 10)}
+	t.Cleanup(func() { // when it has ended
+		if f.nodeProgram != nil && f.stderr.Len() > 0 {
 			t.Errorf("%s complains: %s", kind, &f.stderr)
 		}
 	})
+	f.nodeProgram = startNode(t, kind, func(line []byte) error {
+		var e followedEvent
+		err := json.Unmarshal(line, &e)
+		if err == nil {
+			f.note(e)
+		}
+		return err
+	}, "node_modules/node/bin/node", "clients/follower.mjs", kind, origin)
 	f.await(f.done, "ready")
 	return f
 }
@@ -189,9 +157,9 @@ func (f *jsFollower) await(from chan followedEvent, what string) followedEvent {
 	case e := <-from:
 		return e
 	case <-f.gone:
-		f.t.Fatalf("%s has ended before %s: %s", f.kind, what, &f.stderr)
+		f.t.Fatalf("%s has ended before %s: %s", f.name, what, &f.stderr)
 	case <-time.After(patience):
-		f.t.Fatalf("%s: %s does not come", f.kind, what)
+		f.t.Fatalf("%s: %s does not come", f.name, what)
 	}
 	return followedEvent{}
 }
@@ -199,13 +167,7 @@ func (f *jsFollower) await(from chan followedEvent, what string) followedEvent {
 // order returns when the order has been carried out.
 func (f *jsFollower) order(words ...any) {
 	f.t.Helper()
-	line, err := json.Marshal(words)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	if _, err := fmt.Fprintf(f.in, "%s\n", line); err != nil {
-		f.t.Fatalf("%s: %v: %s", f.kind, err, &f.stderr)
-	}
+	f.send(words)
 	f.await(f.done, "the end of "+fmt.Sprint(words...))
 }
 

@@ -217,7 +217,7 @@ func (h *house) say(r *room, n int, from uint32) {
 		n := len(r.sent)
 		a.Add(stream.Position{Epoch: 1, Offset: uint64(n)}, 1, 0, []byte(r.message(n)))
 		for _, s := range r.stands {
-			if !s.removed && !s.rests {
+			if !s.rests { // one that is removed may still get it, until the worker comes to that
 				s.expect(n)
 			}
 		}

@@ -136,7 +136,11 @@ func TestRetainedMessages(t *testing.T) {
 			}
 			b.publish(t, "log", "new", false, 1)
 			r.Until("new")
-			if got := r.Texts(); !slices.Equal(got, c.want) {
+			got := r.Texts()
+			for n := len(got); n > 1 && got[n-1] == "new" && got[n-2] == "new"; n-- { // QoS 1: this broker may send it once more as it takes over
+				got = got[:n-1]
+			}
+			if !slices.Equal(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})

@@ -188,13 +188,13 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 func answersThatNobodyReads(t *testing.T, commands []string, least int) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatch()
-		s := newSite(t, w.option(), mayDo(tailcast.ActionRead), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}), tailcast.WithWriteTimeout(time.Hour))
+		heard := 0
+		s := newSite(t, w.option(), mayDo(tailcast.ActionRead), tailcast.WithLimits(tailcast.Limits{MessageRate: -1}), tailcast.WithWriteTimeout(time.Hour),
+			tailcast.WithAfterRead(func(*tailcast.Conn, tailcast.Inbound) error { heard++; return nil }))
 		r := s.envelopes("?topic=free%20too")
 		r.ws.Conn.(*testnet.Conn).Peer().Stall()
-		said := 0
 		go func() {
-			for r.ws.WriteText(commands[said%len(commands)]) == nil {
-				said++
+			for i := 0; r.ws.WriteText(commands[i%len(commands)]) == nil; i++ {
 			}
 		}()
 		cause := <-w.ended
@@ -206,8 +206,8 @@ func answersThatNobodyReads(t *testing.T, commands []string, least int) {
 		}
 		r.ws.Close()
 		synctest.Wait()
-		if t.Logf("%d commands", said); said < least || said > 20_000 {
-			t.Errorf("it ended after %d commands", said)
+		if t.Logf("%d commands", heard); heard < least || heard > 20_000 {
+			t.Errorf("it ended after %d commands", heard)
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -102,13 +103,15 @@ func startBroker(store string) (*server.Server, error) {
 func startNode(name string, broker nats.Config) (addr string, stop func(), err error) {
 	broker.Node = name
 	plane := nats.New(broker)
-	hub := tailcast.New(tailcast.WithBackplane(plane), tailcast.WithBacklog(10))
+	hub := tailcast.New(tailcast.WithBackplane(plane), tailcast.WithBacklog(10), tailcast.WithLogger(slog.With("node", name)))
 	mux := http.NewServeMux()
 	mux.Handle("GET /", hub)
 	mux.HandleFunc("POST /publish", func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4<<10))
 		if err == nil {
-			err = hub.Publish(r.Context(), tailcast.Message{Data: fmt.Appendf(nil, "%s, by node %s", text, name)})
+			ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second) // while the broker is away Publish waits for it
+			defer cancel()
+			err = hub.Publish(ctx, tailcast.Message{Data: fmt.Appendf(nil, "%s, by node %s", text, name)})
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -28,7 +28,7 @@ import (
 //     it has. To of a first Gap is the Position after which it goes on. A Position between two messages is as good as that of the one
 //     before it.
 //  7. Publish, Replay and Last may be called before Run is, and concurrently with it.
-//  8. Publish returns a TooLargeError, and has stored nothing, if a message has more Data than the log takes.
+//  8. Publish returns a TooLargeError, and has stored nothing but what has a Pos, if a message has more Data than the log takes.
 type Backplane interface {
 	Source
 	Publisher
@@ -82,7 +82,7 @@ type BackplaneCaller interface {
 //   - Sources may share topics, since it is the log that numbers. But those whose messages have a Pos may not share one within a hub: that
 //     is ErrTopicOwner, as ever. Their Replay is not used, and a Gap of theirs loses its From and To.
 //   - A text that is larger than what the log takes, such as a very long line, becomes Partial messages if a Source publishes it. All
-//     else of that size is refused with a TooLargeError.
+//     else of that size is refused with a TooLargeError. Where others publish in the topic, too, their messages may come between parts.
 //   - Publish may store the first messages of a call and then fail: see ErrBackplane.
 //   - While the log cannot be reached, Sources wait in Publish: a file is its own buffer. Calls of Hub.Publish wait too, until their
 //     context is done, but no more of them than have 1024 messages and 8 MiB together: then they get ErrBackplane. A client's publish

@@ -154,7 +154,7 @@ func (p *plane) publish(ctx context.Context, pub *publisher, from uint32, msgs [
 	defer context.AfterFunc(p.ctx, func() { cancel(ErrClosed) })()
 	out := p.outgoing(from, msgs)
 	err := p.log.Publish(ctx, out...)
-	for large := (*TooLargeError)(nil); pub != nil && errors.As(err, &large); { // it has stored nothing
+	for large := (*TooLargeError)(nil); pub != nil && errors.As(err, &large); { // it has stored nothing that would be stored again
 		parts := cutTexts(out, large.Limit)
 		if len(parts) == len(out) {
 			break

@@ -84,7 +84,7 @@ var (
 		"Before its first Publish it calls Join with the Position after which it begins: the first time the log's end, and later, as after an error, that of the last message whose Publish returned nil",
 		"Replay reads the same log: its messages are those of Run.",
 		"Publish, Replay and Last may be called before Run is, and concurrently with it.",
-		"Publish returns a TooLargeError, and has stored nothing, if a message has more Data than the log takes.",
+		"Publish returns a TooLargeError, and has stored nothing but what has a Pos, if a message has more Data than the log takes.",
 	}
 	lastRule = rule{"Backplane.Last", "Last returns the Position after which the n newest messages of a topic come, as the log is now; all of them, if there are fewer."}
 	awayRule = rule{"Backplane rule 5", "While the log cannot be reached it calls Degraded, or returns an error."}

@@ -37,7 +37,7 @@ type Config struct {
 	Duplicates  time.Duration // how long ids are known: 10 min by default, or MaxAge if that is shorter
 
 	// InFlight is how many messages of one Publish may be on their way at the same time to a server that has the stream for itself: 256 by
-	// default. In a cluster they go as atomic batches, or, before version 2.12, one at a time.
+	// default. Otherwise they go as atomic batches, if the stream has replicas and the server is 2.12 or later, or one at a time.
 	InFlight int
 	// AckTimeout is how long an acknowledgement may take before a message is sent again, 5 s by default.
 	AckTimeout time.Duration
